@@ -1,0 +1,1 @@
+"""UDP sockets: opened, configured, and asked what they can offload."""

@@ -1,0 +1,93 @@
+"""The contract of the data plane: whole bursts between the tunnel device and the UDP sockets.
+
+Two implementations: `portable` (pure Python, and the specification) and `compiled` (Linux). The data plane
+knows sessions, endpoints and routes because it was told; it decides nothing about handshakes, and hands up
+what it cannot carry. The rules that both keep:
+
+- Counters are handed out in order within a session; packets of one flow leave in the order they came.
+- Nothing is sent or accepted at or after `Session.expires`, nor with a counter at or past `message_limit`.
+- The replay window and the endpoint are touched only after the tag was verified. The inner source address
+  must belong, by longest prefix, to the peer whose session opened the packet.
+- Floods stop here: wrong sizes, wrong MAC1 and unknown indices are counted and dropped without handing up,
+  and hand-ups are bounded (`HANDUP_LIMIT` each of control messages and packets per drain).
+- Plaintext is padded with zeros to a multiple of 16, never past the MTU.
+- ECN is carried as in RFC 6040: copied to the outer header, and on arrival combined with the inner one; a
+  packet whose inner header says Not-ECT and whose outer says CE is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pywg.bind.base import Bind
+from pywg.device.session import Network, PeerId, Report, Session
+from pywg.wire.endpoint import Endpoint
+
+HANDUP_LIMIT = 1024
+"""Control messages, and packets without a session, that wait for one drain at the most."""
+
+BURST = 64
+"""Frames taken from the tunnel device, and reads taken from the sockets, in one step."""
+
+
+class DataPath(Protocol):
+    """One data plane, between one tunnel device and (when the device is up) one bind."""
+
+    def start(self) -> None:
+        """Begin to carry packets; `fileno` works from here on."""
+
+    def close(self) -> None:
+        """Stop, and forget all keys; leaves the tunnel device and the bind open. Closing twice is harmless."""
+
+    def fileno(self) -> int:
+        """Readable when `drain` (for portable: `step`, then `drain`) has something to do.
+
+        That is: for everything in a report but `activity` and `drops` at once; for `activity`, when the
+        last drain reported none. While drains report activity, whoever drains comes back within a second.
+        """
+
+    def set_bind(self, bind: Bind | None) -> None:
+        """Use these sockets from now on; None: the device is down, packets from it are dropped."""
+
+    def set_mtu(self, mtu: int) -> None:
+        """The tunnel device's MTU, the limit of padding."""
+
+    def set_identity(self, mac1_key: bytes | None) -> None:
+        """The key of MAC1 on messages to us (32 bytes); None: drop all handshake messages with a MAC1."""
+
+    def install(self, session: Session) -> None:
+        """Receive under this session and, if it may send, make it the one its peer sends with."""
+
+    def activate(self, local_index: int) -> None:
+        """Make an installed session the one its peer sends with. Unknown indices are ignored."""
+
+    def retire(self, local_index: int) -> None:
+        """Forget a session and its keys. Unknown indices are ignored."""
+
+    def set_endpoint(self, peer: PeerId, endpoint: Endpoint | None) -> None:
+        """Where the peer's packets go."""
+
+    def add_routes(self, peer: PeerId, networks: Sequence[Network]) -> None:
+        """These networks belong to the peer, and no longer to another."""
+
+    def remove_routes(self, peer: PeerId, networks: Sequence[Network]) -> None:
+        """These networks no longer belong to the peer; those that belong to another stay."""
+
+    def send(self, peer: PeerId, packets: Sequence[bytes], now: float) -> None:
+        """Send packets that were staged, or without any: one keepalive.
+
+        Packets come back as `Report.no_session` when the peer has no session that may send by now.
+        """
+
+    def inject(self, packets: Sequence[bytes]) -> None:
+        """Write packets (no virtio_net_hdr) into the tunnel device."""
+
+    def drain(self, now: float) -> Report:
+        """What happened since the last drain."""
+
+    def step(self, now: float) -> bool:
+        """Move one burst each way in the caller's thread; True when something was moved.
+
+        Raises TunGoneError when the tunnel device was removed.
+        """

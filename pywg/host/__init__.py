@@ -1,0 +1,1 @@
+"""What wg-quick does to a system: addresses, routes, hooks; one module per operating system."""

@@ -1,0 +1,1 @@
+"""Tunnel devices: opened, configured and watched, one module per operating system."""

@@ -1,0 +1,1 @@
+"""The cross-platform configuration protocol: text format, server and client."""

@@ -1,0 +1,1 @@
+"""Bytes on the wire: the four messages, endpoints, and the IP headers inside."""
