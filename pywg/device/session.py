@@ -173,6 +173,7 @@ class Activity:
     unacknowledged_since: float | None = None
     first_use: bool = False  # the first message ever was received under this session
     rekey_limit_reached: bool = False
+    exhausted: bool = False  # its counter is at message_limit: it sends no more
 
 
 @dataclasses.dataclass(slots=True)
