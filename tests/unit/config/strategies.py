@@ -79,7 +79,8 @@ plain_configs = st.builds(Config, interfaces, st.lists(_peers([Operation.SET]), 
 """The same without incremental allowed IPs."""
 
 _WORDS = """[Interface] [Peer] [peer PrivateKey PublicKey PresharedKey AllowedIPs Address Endpoint PostUp DNS
-MTU Table SaveConfig FwMark ListenPort PersistentKeepalive # , / + - [ ] : 0x off true 10.0.0.1 ::1 32 65536"""
+MTU Table SaveConfig FwMark ListenPort PersistentKeepalive
+# , / + - [ ] : 0x off true 10.0.0.1 ::1 32 65536"""
 _SPACES = ["=", " = ", "\n", "\n", " ", "\t", "\r", "\0", "\ufeff", "\u212a", "\udc80", "é", "A" * 43 + "="]
 _fragments = st.sampled_from([*_WORDS.split(), *_SPACES])
 texts = st.lists(_fragments | st.text(max_size=4), max_size=40).map("".join)
