@@ -16,20 +16,10 @@ from typing import BinaryIO
 
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.uapi.format import MAX_LINE, DeviceChange, UapiError, format_set, parse_get, parse_status
-
-SOCKET_DIRECTORY = pathlib.Path("/var/run/wireguard")
+from pywg.uapi.path import SOCKET_DIRECTORY, SOCKET_SUFFIX, socket_path
 
 TIMEOUT = 60.0
 """Seconds that a daemon may be silent before we give up."""
-
-_SUFFIX = ".sock"
-
-
-def socket_path(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> pathlib.Path:
-    """Where the daemon of an interface listens; raises UapiError for a name that no interface can have."""
-    if not interface or "/" in interface or "\0" in interface or interface in (".", ".."):
-        raise UapiError(errno.EINVAL, f"'{interface}' cannot be the name of an interface")
-    return directory / f"{interface}{_SUFFIX}"
 
 
 def has_daemon(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> bool:
@@ -59,7 +49,7 @@ def list_interfaces(directory: pathlib.Path = SOCKET_DIRECTORY) -> list[str]:
         return []
     except OSError as error:
         raise UapiError(error.errno or errno.EIO, f"{directory} cannot be read: {error.strerror}") from None
-    found = [name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+    found = [name.removesuffix(SOCKET_SUFFIX) for name in names if name.endswith(SOCKET_SUFFIX)]
     return [interface for interface in found if has_daemon(interface, directory)]
 
 
