@@ -89,5 +89,5 @@ class DataPath(Protocol):
     def step(self, now: float) -> bool:
         """Move one burst each way in the caller's thread; True when something was moved.
 
-        Raises TunGoneError when the tunnel device was removed.
+        A data path whose own threads have been started has nothing to do here. Raises TunGoneError when the tunnel device was removed.
         """
