@@ -2,7 +2,8 @@
 
 Follows the kernel's WireGuard where that differs from a plain socket: IPv4 datagrams leave without "don't
 fragment", so that a path with a smaller MTU fragments them and data still flows; IPv6 is fragmented here,
-to what ICMPv6 told of the path. Numbers of options are Linux's, elsewhere an option that is not in `socket` is left out.
+to what ICMPv6 told of the path. Numbers of options are Linux's; elsewhere those that are not in `socket` are
+left out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pywg.errors import PywgError
 from pywg.wire.endpoint import Endpoint, LocalAddress
 
 BUFFER_SIZE = 7 << 20
-"""What is asked for as receive and send buffer, in bytes; the kernel's WireGuard and wireguard-go ask for the same."""
+"""What is asked for as receive and as send buffer, in bytes; wireguard-go asks for the same."""
 
 MAX_SEGMENTS = 64
 """Datagrams in one UDP_SEGMENT send: UDP_MAX_SEGMENTS of Linux up to 6.8 (later: 128)."""
@@ -104,11 +105,9 @@ class UdpBind:
             raise PywgError(f"{port} is not a port number from 0 to 65535")
         sockets = _open_pair(port)
         try:
-            offload = BindOffload(
-                gso=gso and all(_has_gso(s) for s in sockets.values()),
-                gro=gro and all([_enable_gro(s) for s in sockets.values()]),
-            )
-            bind = cls(sockets, offload)
+            can_send = [_has_gso(sock) for sock in sockets.values()] if gso else [False]
+            can_receive = [_enable_gro(sock) for sock in sockets.values()] if gro else [False]
+            bind = cls(sockets, BindOffload(gso=all(can_send), gro=all(can_receive)))
             if mark:
                 bind.set_mark(mark)
         except BaseException:
@@ -131,7 +130,7 @@ class UdpBind:
         return [s.fileno() for s in self._order]
 
     def receive(self) -> Received | None:
-        """See `Bind.receive`. A datagram larger than any UDP datagram can be comes cut; an empty one with size 0."""
+        """See `Bind.receive`."""
         order = self._order
         for _ in range(len(order)):
             if self._reads >= _READS_IN_A_ROW:
@@ -206,7 +205,7 @@ class UdpBind:
                 if code == errno.ENOBUFS:
                     self.errors[code] += 1
                 elif run > 1 and code in _SUPER_PACKET_REFUSED:
-                    # The size may be what is refused, or the local address, or both: datagram by datagram tells.
+                    # The size or the local address may be what is refused: datagram by datagram tells.
                     self._refuse(endpoint.host, 0 if code == errno.EIO else len(datagrams[sent]))
                     continue
                 elif endpoint.local is not None and code in _LOCAL_REFUSED:
@@ -257,7 +256,7 @@ class UdpBind:
         self._refused[host] = [size, _REFUSAL_LASTS]
 
     def set_mark(self, mark: int) -> None:
-        """Mark all that is sent (SO_MARK); 0 removes the mark. Raises PywgError where that is not possible."""
+        """Mark all that is sent (SO_MARK); 0 removes the mark. Raises PywgError where that cannot be."""
         option = getattr(socket, "SO_MARK", None)
         if option is None:
             if mark:
@@ -304,7 +303,7 @@ def _open_pair(port: int) -> dict[socket.AddressFamily, socket.socket]:
             raise PywgError("this system has neither IPv4 nor IPv6")
         return sockets
     if port:
-        finder = f"ss -ulpn 'sport = {port}'" if _LINUX else f"lsof -nP -iUDP:{port}"
+        finder = f"ss -ulpn sport = :{port}" if _LINUX else f"lsof -nP -iUDP:{port}"
         raise PywgError(f"UDP port {port} is in use by another program; '{finder}' shows which") from taken
     raise PywgError("no UDP port is free for both IPv4 and IPv6") from taken
 
@@ -380,7 +379,7 @@ def _local_address(info: bytes) -> LocalAddress | None:
 
 
 def _send_control(endpoint: Endpoint, tos: int) -> list[_Control]:
-    """Control messages for a datagram: from `endpoint.local`, through the interface that routing says; `tos`."""
+    """Control messages for a datagram: from `endpoint.local`, wherever routing sends it, with `tos`."""
     control: list[_Control] = []
     local = endpoint.local
     if endpoint.family == socket.AF_INET:
