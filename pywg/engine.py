@@ -80,7 +80,7 @@ class Engine:
     # --- What happens. -------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Do all that is due: take in what the data plane saw, handle handshakes, run timers, apply effects."""
+        """Do all that is due: hear the data plane, handle handshakes, run timers, apply effects."""
         now = self._now()
         self._datapath.step(now)
         report = self._datapath.drain(now)
@@ -188,7 +188,7 @@ class Engine:
         self.device.set_private_key(key)
 
     def set_listen_port(self, port: int) -> None:
-        """Listen on another UDP port; 0: any. Raises PywgError when it cannot be had; the old one then stays."""
+        """Listen on another UDP port; 0: any. Raises PywgError when it is taken; the old one then stays."""
         if self._bind is None:
             self._port = port
         elif port != self._port:

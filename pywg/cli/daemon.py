@@ -1,4 +1,4 @@
-"""What `pywgd` does once it is in the background: one engine and one configuration server, until told to end."""
+"""What `pywgd` does once it has forked: one engine and one configuration server, until told to end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 async def run(tun: Tun, listener: socket.socket) -> None:
-    """Serve until the device or the socket is removed, or a SIGTERM or SIGINT arrives; leaves nothing behind."""
+    """Serve until device or socket is removed, or a SIGTERM or SIGINT arrives; leaves nothing behind."""
     device = Device(os.urandom, time.time_ns)
     engine = Engine(device, open_datapath(tun), tun, UdpBind.open)
     server = UapiServer(engine, listener)

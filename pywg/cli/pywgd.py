@@ -1,4 +1,4 @@
-"""The daemon: `pywgd [-f|--foreground] INTERFACE-NAME`, with the command line and environment of wireguard-go.
+"""The daemon, `pywgd [-f|--foreground] INTERFACE-NAME`: wireguard-go's command line and environment.
 
 It opens the tunnel device and its configuration socket, goes into the background, and only then imports the
 rest, so that whoever started it can go on at once: what is sent to the socket waits until it is read.
@@ -60,7 +60,7 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
             sys.stderr.write(f"pywgd: {command.interface}: {error}\n")
         return EXIT_SETUP_FAILED
     if not command.foreground and os.fork():
-        os._exit(0)  # the child has the device and the socket; what is registered to run at exit is the child's
+        os._exit(0)  # device and socket are the child's now, and what was registered to run at exit
     if not command.foreground:
         detach(keep_output=environment.get("LOG_LEVEL", "silent") != "silent")
     return serve(tun, listener, environment)

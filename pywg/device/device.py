@@ -1,4 +1,4 @@
-"""The control plane of one WireGuard device, without I/O: datagrams, reports and times go in, effects come out.
+"""The control plane of one device, without I/O: datagrams, reports and times go in, effects come out.
 
 It follows the WireGuard paper, section 5.4 (messages) and section 6 (timers). Reads from top to bottom: what
 the user configures, what arrives, what is sent, what the data plane saw, what the timers do.
@@ -173,7 +173,7 @@ class Device:
         self._move(peer, endpoint)
 
     def forget_local_addresses(self) -> None:
-        """Let the routing table choose source addresses anew: after the port, the mark or the network changed."""
+        """Let the routing table choose source addresses anew, after the port or the mark has changed."""
         for peer in self._peers.values():
             self._forget_local_address(peer)
 
@@ -223,7 +223,7 @@ class Device:
     # --- What arrives. -------------------------------------------------------------------------------------
 
     def receive(self, datagram: bytes, source: Endpoint) -> None:
-        """Queue a handshake message whose size and MAC1 the data plane has checked; never raises for bad input."""
+        """Queue a handshake message whose size and MAC1 the data plane has checked; raises for none."""
         if len(self._queue) >= HANDSHAKE_QUEUE:
             self.drops[DropReason.QUEUE_FULL] += 1
         else:
@@ -311,9 +311,7 @@ class Device:
         peer = owner.peer
         if owner.keypair is not None or peer.handshake is None:
             raise BadPacket(DropReason.UNEXPECTED)
-        keys = peer.handshake.read_response_untrusted(
-            peer.preshared_key, message.ephemeral, message.nothing
-        )
+        keys = peer.handshake.read_response_untrusted(peer.preshared_key, message.ephemeral, message.nothing)
         self._forget_initiation(peer)
         self._move(peer, source)
         self._begin_session(peer, keys, message.sender, initiator=True, now=now)
@@ -414,9 +412,7 @@ class Device:
         if (last is not None and now - last < REKEY_TIMEOUT) or peer.endpoint is None:
             return
         peer.last_sent_initiation = now
-        self._timers.arm(
-            peer.id, Timer.RETRANSMIT_HANDSHAKE, now + REKEY_TIMEOUT + self._jitter()
-        )
+        self._timers.arm(peer.id, Timer.RETRANSMIT_HANDSHAKE, now + REKEY_TIMEOUT + self._jitter())
         if self._private_key is None:
             return
         self._forget_initiation(peer)
@@ -515,7 +511,9 @@ class Device:
             )
         if any_sent is not None:
             self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
-        unacknowledged = _first_after(any_sent, ((a.unacknowledged_since, a.data_received) for a in activities))
+        unacknowledged = _first_after(
+            any_sent, ((a.unacknowledged_since, a.data_received) for a in activities)
+        )
         if unacknowledged is not None and not self._timers.is_armed(peer.id, Timer.SEND_KEEPALIVE):
             self._timers.arm(peer.id, Timer.SEND_KEEPALIVE, unacknowledged + KEEPALIVE_TIMEOUT)
         traversed = _latest((any_sent, any_received))
@@ -571,7 +569,7 @@ class Device:
         return self._timers.next_deadline()
 
     def handle_timeout(self, now: float) -> None:
-        """Do what is due. Give `observed` a fresh report first: what happened may have made it unnecessary."""
+        """Do what is due. Give `observed` a fresh report first: it may have become unnecessary."""
         for peer_id, timer in self._timers.expired(now):
             peer = self._peers[peer_id]
             match timer:
@@ -584,7 +582,9 @@ class Device:
                     self._forget_local_address(peer)
                     self._initiate(peer, now)
                 case Timer.ZERO_KEY_MATERIAL:
-                    logger.debug("%r: no new session for %d s, forgetting all keys", peer, ZERO_KEYS_AFTER_TIME)
+                    logger.debug(
+                        "%r: no new session for %d s, forgetting all keys", peer, ZERO_KEYS_AFTER_TIME
+                    )
                     self._forget_sessions(peer)
 
     def _retransmit_handshake(self, peer: Peer, now: float) -> None:
@@ -631,9 +631,7 @@ def _latest(times: Iterable[float | None]) -> float | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def _first_after(
-    reset: float | None, spans: Iterable[tuple[float | None, float | None]]
-) -> float | None:
+def _first_after(reset: float | None, spans: Iterable[tuple[float | None, float | None]]) -> float | None:
     """The earliest start after `reset`, of spans (start, latest) of several sessions.
 
     A span that began before `reset`, which another session saw, and reaches beyond it counts from its end.

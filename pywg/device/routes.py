@@ -1,6 +1,6 @@
 """Cryptokey routing, the owner's view: which peer has which allowed IPs (WireGuard paper, section 2).
 
-A network belongs to one peer at a time; the lookup by longest prefix is the data path's (`datapath/allowedips.py`).
+A network belongs to one peer at a time; lookup by longest prefix is the data path's, in its `allowedips.py`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Timer(enum.IntEnum):
     SEND_KEEPALIVE = 1
     """Data arrived and we sent nothing since: show that we are here. KEEPALIVE_TIMEOUT after that data."""
     NEW_HANDSHAKE = 2
-    """We sent data and nothing arrived since. KEEPALIVE_TIMEOUT + REKEY_TIMEOUT and jitter after that data."""
+    """We sent data and nothing arrived since. KEEPALIVE_TIMEOUT, REKEY_TIMEOUT and jitter after that data."""
     ZERO_KEY_MATERIAL = 3
     """No new session for three times REJECT_AFTER_TIME: forget all keys."""
     PERSISTENT_KEEPALIVE = 4
