@@ -28,10 +28,6 @@ class IndexTable(Generic[Owner]):
                 return index
 
     def hand_over(self, index: int, owner: Owner) -> None:
-        """Give an index that is in use to another owner."""
-        self._owners[index] = owner
-
-    def hand_over(self, index: int, owner: Owner) -> None:
         """Give an index that is in use to another owner: a handshake's to the keypair that came of it."""
         self._owners[index] = owner
 
