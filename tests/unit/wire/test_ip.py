@@ -122,6 +122,7 @@ class TestHeader:
 
 class TestEcn:
     # RFC 6040, figure 4, by name: rows are inner codepoints, columns outer ones, None is "drop".
+    # NAMES are in the order of their numbers (RFC 3168).
     NAMES: ClassVar[tuple[str, ...]] = (
         "Not-ECT",
         "ECT(1)",
