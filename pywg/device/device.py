@@ -111,8 +111,11 @@ class Device:
         """Our static private key; None: not set yet."""
         return self._private_key
 
-    def set_private_key(self, key: PrivateKey | None) -> None:
-        """Change who we are: all sessions end, and a peer with our own public key is removed."""
+    def set_private_key(self, key: PrivateKey | None, now: float) -> None:
+        """Change who we are: all sessions end, and a peer with our own public key is removed.
+
+        Peers for which something waits or that are kept alive get a new handshake at once.
+        """
         if key == self._private_key:
             return
         self._private_key = key
@@ -127,6 +130,8 @@ class Device:
             self._effects.append(SetIdentity(cookie.mac1_key(own)))
         for peer in self._peers.values():
             self._forget_sessions(peer)
+            if self._is_up and key is not None and (peer.staged or peer.persistent_keepalive):
+                self._initiate(peer, now)
 
     def peers(self) -> Iterator[Peer]:
         """All peers, in the order they were added."""
@@ -416,10 +421,10 @@ class Device:
         last = peer.last_sent_initiation
         if (last is not None and now - last < REKEY_TIMEOUT) or peer.endpoint is None:
             return
-        peer.last_sent_initiation = now
         self._timers.arm(peer.id, Timer.RETRANSMIT_HANDSHAKE, now + REKEY_TIMEOUT + self._jitter())
         if self._private_key is None:
             return
+        peer.last_sent_initiation = now
         self._forget_initiation(peer)
         try:
             peer.handshake = handshake.create_initiation(
