@@ -421,10 +421,13 @@ class Device:
         last = peer.last_sent_initiation
         if (last is not None and now - last < REKEY_TIMEOUT) or peer.endpoint is None:
             return
+        if self._private_key is not None:
+            peer.last_sent_initiation = now
+        elif self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
+            return
         self._timers.arm(peer.id, Timer.RETRANSMIT_HANDSHAKE, now + REKEY_TIMEOUT + self._jitter())
         if self._private_key is None:
             return
-        peer.last_sent_initiation = now
         self._forget_initiation(peer)
         try:
             peer.handshake = handshake.create_initiation(
