@@ -45,6 +45,9 @@ HANDSHAKES_PER_TURN = 32
 ACTIVE_DRAIN = 1.0
 """Seconds between two drains while sessions carry packets: what the contract of the data path asks for."""
 
+ROUTES_SETTLE = 0.05
+"""Seconds between two looks at changed routes."""
+
 OpenBind = Callable[[int, int], Bind]
 """Opens the UDP sockets on a port (0: any) with a mark (0: none)."""
 
@@ -74,6 +77,7 @@ class Engine:
         self._active = False
         self._mtu = tun.state().mtu
         self._drops: Counter[DropReason] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: clock.Alarm | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -126,9 +130,29 @@ class Engine:
         old, self._bind = self._bind, bind
         self._datapath.set_bind(bind)
         if old is not None:
+            self._unwatch_routes(old)
             old.close()
         if bind is not None:
             self._port = bind.port
+            self._watch_routes()
+
+    def _watch_routes(self) -> None:
+        if self._loop is not None and self._bind is not None and self._bind.changes_fileno() >= 0:
+            self._loop.add_reader(self._bind.changes_fileno(), self._guard, self._routes_changed)
+
+    def _unwatch_routes(self, bind: Bind) -> None:
+        if self._loop is not None and bind.changes_fileno() >= 0:
+            self._loop.remove_reader(bind.changes_fileno())
+
+    def _routes_changed(self) -> None:
+        """Another source address may be the better one now. Looks again after a while: routes may churn."""
+        assert self._bind is not None
+        assert self._loop is not None
+        self._bind.take_changes()
+        self._unwatch_routes(self._bind)
+        self._loop.call_later(ROUTES_SETTLE, self._watch_routes)
+        self.device.forget_local_addresses()
+        self.commit()
 
     def _apply_effects(self, now: float) -> None:
         while effects := self.device.take_effects():
@@ -275,7 +299,7 @@ class Engine:
 
         On the way out sockets are closed and keys forgotten; the tunnel device stays open.
         """
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._alarm = clock.Alarm(loop, lambda: self._guard(self.turn))
         changes = self._tun.changes_fileno()
@@ -295,6 +319,7 @@ class Engine:
             self.device.down()
             self._datapath.close()
             self._use_bind(None)
+            self._loop = None
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Run a callback of the loop; its exception ends `run`, instead of a line in the loop's log."""
