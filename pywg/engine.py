@@ -76,6 +76,7 @@ class Engine:
         self._mark = 0
         self._active = False
         self._mtu = tun.state().mtu
+        self._tun_up = False
         self._drops: Counter[DropReason] = Counter()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: clock.Alarm | None = None
@@ -115,6 +116,7 @@ class Engine:
             logger.info("%s: the MTU is now %d", self._tun.name, state.mtu)
             self._mtu = state.mtu
             self._datapath.set_mtu(state.mtu)
+        self._tun_up = state.up
         if state.up and self._bind is None:
             self._use_bind(self._open_bind(self._port, self._mark))
             logger.info("%s: up, listening on UDP port %d", self._tun.name, self._port)
@@ -215,6 +217,7 @@ class Engine:
         """Listen on another UDP port; 0: any. Raises PywgError when it is taken; the old one then stays."""
         if self._bind is None:
             self._port = port
+            self.follow_tun()  # which may be up already, and have found the last port taken
         elif port != self._port:
             self._use_bind(self._open_bind(port, self._mark))
         self.device.forget_local_addresses()
@@ -268,14 +271,14 @@ class Engine:
         self.device.remove_allowed_ips(peer, (network,))
 
     def snapshot(self) -> DeviceSnapshot:
-        """The device and its peers as they are now."""
+        """The device and its peers as they are now; the port is 0 while the device is up without its port."""
         with contextlib.suppress(TunGoneError):  # `run` hears of it too, and ends
             self._follow_or_complain()  # whoever brought the device up and asks then sees it up
             self.turn()  # what the data plane has counted since the last one belongs in it
         device = self.device
         return DeviceSnapshot(
             private_key=device.private_key,
-            listen_port=self._port,
+            listen_port=self._port if self._bind is not None or not self._tun_up else 0,
             fwmark=self._mark,
             peers=[
                 PeerSnapshot(
