@@ -196,7 +196,8 @@ def story(folder: pathlib.Path) -> None:
 
         say(
             "Now a third host: carol, 192.168.50.2, is only on bob's LAN and does not know of the "
-            "tunnel. alice adds the LAN to bob's AllowedIPs; bob forwards, and hides the tunnel behind his own address."
+            "tunnel. alice adds the LAN to bob's AllowedIPs; bob forwards, and hides the tunnel "
+            "behind his own address."
         )
         for host in (alice, bob):
             host.run("pywg down ./wg0.conf")
