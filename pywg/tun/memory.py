@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -99,7 +100,7 @@ class MemoryTun:
         """See `Tun.write`; EIO when the device is down, as Linux has it."""
         self._check()
         if not self._up:
-            raise OSError(5, "the device is down")
+            raise OSError(errno.EIO, "the device is down")
         if len(self._written) >= QUEUE_LIMIT:
             self.dropped += 1
             return
