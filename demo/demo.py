@@ -337,7 +337,7 @@ def enter_namespaces() -> None:
         raise DemoError(
             "this system forbids user namespaces to ordinary users "
             f"({probe.stderr.strip()}); look at sysctl kernel.unprivileged_userns_clone, "
-            "kernel.apparmor_restrict_unprivileged_userns and user.max_user_namespaces, or run the demo as root"
+            "kernel.apparmor_restrict_unprivileged_userns and user.max_user_namespaces, or be root"
         )
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         raise DemoError(

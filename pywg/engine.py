@@ -252,7 +252,7 @@ class Engine:
 
     def set_endpoint(self, peer: Peer, endpoint: Endpoint) -> None:
         """Where the peer is reached."""
-        self.device.set_endpoint(peer, endpoint)
+        self.device.set_endpoint(peer, endpoint, self._now())
 
     def set_persistent_keepalive(self, peer: Peer, interval: int) -> None:
         """Seconds between keepalives; 0: off."""

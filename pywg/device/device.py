@@ -173,9 +173,12 @@ class Device:
         """Used from the next handshake on."""
         peer.preshared_key = key
 
-    def set_endpoint(self, peer: Peer, endpoint: Endpoint) -> None:
-        """Where to send to, until the peer is heard from elsewhere."""
-        self._move(peer, endpoint)
+    def set_endpoint(self, peer: Peer, endpoint: Endpoint, now: float) -> None:
+        """Where to send to, until the peer is heard from elsewhere. A first one lets keepalives begin."""
+        was, peer.endpoint = peer.endpoint, endpoint
+        self._effects.append(SetEndpoint(peer.id, endpoint))
+        if self._is_up and was is None and peer.persistent_keepalive:
+            self._send_keepalive(peer, now)
 
     def forget_local_addresses(self) -> None:
         """Let the routing table choose source addresses anew, after the port or the mark has changed."""
