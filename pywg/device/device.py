@@ -649,13 +649,14 @@ def _latest(times: Iterable[float | None]) -> float | None:
 def _first_after(reset: float | None, spans: Iterable[tuple[float | None, float | None]]) -> float | None:
     """The earliest start after `reset`, of spans (start, latest) of several sessions.
 
-    A span that began before `reset`, which another session saw, and reaches beyond it counts from its end.
+    A span of the session that saw `reset` began after it, at the same time if both were in one burst. One
+    that began before, as `reset` was seen by another session, and reaches beyond it counts from its end.
     """
     starts = []
     for start, latest in spans:
         if start is None or latest is None:
             continue
-        if reset is None or start > reset:
+        if reset is None or start >= reset:
             starts.append(start)
         elif latest > reset:
             starts.append(latest)
