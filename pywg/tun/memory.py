@@ -55,6 +55,11 @@ class MemoryTun:
         """None: -1."""
         return -1
 
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for `read`: what a descriptor's readiness says elsewhere."""
+        return len(self._inbound)
+
     def deliver(self, *packets: bytes) -> None:
         """The host sends these IP packets into the tunnel."""
         header = _PLAIN if self._offload.vnet_hdr else b""
