@@ -600,7 +600,10 @@ class Device:
                     logger.debug(
                         "%r: no new session for %d s, forgetting all keys", peer, ZERO_KEYS_AFTER_TIME
                     )
-                    self._forget_sessions(peer)
+                    if self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
+                        self._retire(peer.keypairs.clear())  # the handshake under way is no residue
+                    else:
+                        self._forget_sessions(peer)
 
     def _retransmit_handshake(self, peer: Peer, now: float) -> None:
         if peer.attempts_since is not None and now - peer.attempts_since < REKEY_ATTEMPT_TIME:
