@@ -47,6 +47,7 @@ def test_after_suspension_keys_are_dead_and_the_next_packet_makes_a_new_handshak
     world = World()
     alice, bob = world.pair()
     world.connect(alice, bob)
+    world.run(30)
     world.sleep(hours * HOUR)
     alice.send(bob, b"good morning")
     world.run()
