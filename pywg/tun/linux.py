@@ -84,7 +84,7 @@ class LinuxTun:
         """Take over an open descriptor (`WG_TUN_FD`); it is ours from here on, also when this fails.
 
         It must be a TUN device with IFF_NO_PI (the kernel does not tell: TUNGETIFF gives that bit another
-        meaning). With IFF_VNET_HDR, `offload.vnet_hdr` is true whether wanted or not; without, nothing else is.
+        meaning). With IFF_VNET_HDR, `offload.vnet_hdr` is true, wanted or not; without, nothing is.
         mtu: None leaves it as it is. Raises PywgError with a sentence.
         """
         try:
