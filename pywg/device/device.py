@@ -550,7 +550,9 @@ class Device:
         )
 
     def _confirm(self, peer: Peer, keypair: Keypair) -> None:
-        pushed_out = peer.keypairs.confirm(keypair)
+        assert self._private_key is not None
+        yields = bytes(self._private_key.public_key) < bytes(peer.public_key)
+        pushed_out = peer.keypairs.confirm(keypair, yields=yields)
         if pushed_out is None:
             return
         self._retire(pushed_out)

@@ -4,6 +4,8 @@
 - An initiator's new keypair is `current` at once: the response has shown that the other side has it.
 - A responder's new keypair is `next`, and only receives, until the first message under it has arrived and
   so shown that the initiator has it too; then it becomes `current`.
+- When both sides initiate at once, each ends with its own session as `current` and the other's as
+  `previous`. One side then yields: it takes the other's, so that one session remains and one side renews it.
 
 Every move may push keypairs out; those are returned, to be retired in the data plane.
 """
@@ -11,6 +13,8 @@ Every move may push keypairs out; those are returned, to be retired in the data 
 from __future__ import annotations
 
 import dataclasses
+
+from pywg.device.constants import REKEY_TIMEOUT
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -51,13 +55,24 @@ class Keypairs:
             self.previous, self.current = self.current, new
         return [keypair for keypair in out if keypair is not None]
 
-    def confirm(self, keypair: Keypair) -> list[Keypair] | None:
-        """The first message under `keypair` arrived. None: it was confirmed before; else those pushed out."""
-        if keypair is not self.next:
-            return None
-        out = [self.previous] if self.previous is not None else []
-        self.previous, self.current, self.next = self.current, self.next, None
-        return out
+    def confirm(self, keypair: Keypair, *, yields: bool) -> list[Keypair] | None:
+        """The first message under `keypair` arrived. None: nothing changes; else those that are pushed out.
+
+        yields: whether we are the side that yields when both initiated at once.
+        """
+        if keypair is self.next:
+            out = [self.previous] if self.previous is not None else []
+            self.previous, self.current, self.next = self.current, self.next, None
+            return out
+        # A session of theirs that is `previous` before its first use was `next` when ours became current.
+        if yields and keypair is self.previous and not keypair.initiator and self._are_simultaneous():
+            self.previous, self.current = self.current, self.previous
+            return []
+        return None
+
+    def _are_simultaneous(self) -> bool:
+        previous, current = self.previous, self.current
+        return previous is not None and current is not None and current.born - previous.born < REKEY_TIMEOUT
 
     def clear(self) -> list[Keypair]:
         """Forget all; returns them."""

@@ -47,11 +47,13 @@ class WatchedDataPath(PortableDataPath):
     def __init__(self, tun: MemoryTun) -> None:
         super().__init__(tun)
         self.sessions: list[Session] = []
+        self._indices: set[int] = set()
         self.message_limit: int | None = None
         self.rekey_limit: int | None = None
 
     def install(self, session: Session) -> None:
         self.sessions.append(session)
+        self._indices.add(session.local_index)
         super().install(
             dataclasses.replace(
                 session,
@@ -59,6 +61,14 @@ class WatchedDataPath(PortableDataPath):
                 rekey_limit=self.rekey_limit or session.rekey_limit,
             )
         )
+
+    def retire(self, local_index: int) -> None:
+        self._indices.remove(local_index)
+        super().retire(local_index)
+
+    def installed(self) -> frozenset[int]:
+        """The indices of the sessions that were not retired."""
+        return frozenset(self._indices)
 
 
 class Host:
