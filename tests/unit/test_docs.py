@@ -263,6 +263,43 @@ def test_every_constant_is_described_with_its_value():
     assert described == {name: value for name, value in vars(constants).items() if name.isupper()}
 
 
+def texts_of_the_code() -> str:
+    """All texts in the code, one per line, with the values of module constants in their places."""
+    texts = []
+    for _, module in sources():
+        constant = {
+            node.targets[0].id: str(node.value.value)
+            for node in module.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Constant)
+        }
+        for node in ast.walk(module):
+            if isinstance(node, ast.Constant):
+                texts.append(str(node.value))
+            elif isinstance(node, ast.JoinedStr):
+                parts = (
+                    part.value
+                    if isinstance(part, ast.Constant)
+                    else constant.get(ast.unparse(part.value), "...")
+                    for part in node.values
+                )
+                texts.append("".join(parts))
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("name", ["container", "without-root"])
+def test_the_messages_that_a_guide_explains_are_those_of_the_code(name):
+    table = re.search(
+        r"^\| what it says .*?(?=\n\n|\Z)", Page(ROOT / f"docs/howto/{name}.md").text, re.M | re.S
+    )
+    texts = texts_of_the_code()
+    messages = [text for text in first_column(table[0]) if not re.match(r"\w+: ", text)]
+    assert messages
+    for message in messages:
+        assert message in texts
+
+
 # --- Documents as such. -----------------------------------------------------------------------------------
 
 
