@@ -48,7 +48,7 @@ def apply(interface: str, change: DeviceChange) -> None:
 
 def _explained(error: UapiError) -> str:
     match error.errno:
-        case errno.ENODEV:
+        case errno.ENODEV | errno.EOPNOTSUPP:
             return "there is no such WireGuard interface here; `pywg show interfaces` lists them"
         case errno.EPERM | errno.EACCES:
             return f"{error}; try again as root"

@@ -6,11 +6,13 @@ run by both on one host. Where the two shall differ, a test of its own says how.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import pathlib
 import shlex
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.system.commands import INTERFACE, Outcome, Shell, state, wg_version
 from tests.system.conftest import missing
-from tests.system.net import Lab
+from tests.system.net import Lab, Machine
 from tests.system.programs import PROGRAMS
 
 pytestmark = pytest.mark.usefixtures("namespaces")
@@ -551,8 +553,6 @@ def test_json_says_what_dump_says(twins: Twins) -> None:
 @given(st.binary(min_size=32, max_size=32))
 @generated
 def test_pubkey_makes_the_key_that_wg_makes(twins: Twins, raw: bytes) -> None:
-    import base64
-
     text = base64.b64encode(raw).decode()
     ours, theirs = shown_with_input(twins, "pubkey", text + "\n")
     assert ours == theirs
@@ -699,3 +699,96 @@ def test_other_daemons_are_driven_as_wg_drives_them(other_twins: Twins) -> None:
         twins.agree("addconf", INTERFACE, "/dev/stdin", input=ALICE_ALONE)
         twins.agree("syncconf", INTERFACE, "/dev/stdin", input=FULL_FILE)
     twins.agree("setconf", INTERFACE, "/dev/stdin", input=FULL_FILE)
+
+
+# --- The kernel. ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A guest whose kernel has WireGuard, with two interfaces: wg0 for `wg`, wg1 for `pywg`."""
+    program = PROGRAMS["kernel"]
+    if sentence := program.missing():
+        missing(sentence)
+    with Lab(tmp_path_factory.mktemp("kernel")) as lab:
+        guest = program.machine(lab, lab.host("kernel"))
+        for interface in ("wg0", "wg1"):
+            program.bring_up(guest, interface)
+        for file in ("private", "psk", "empty"):
+            guest.write(f"/run/{file}", FILES[file])
+        yield guest
+
+
+def in_guest(guest: Machine, *arguments: str) -> str:
+    """Run our `pywg`; the guest sees the files of the outside."""
+    return guest.run(program_path("pywg"), *arguments)
+
+
+def kernel_state(guest: Machine, interface: str) -> list[str]:
+    return guest.run("wg", "show", interface, "dump").splitlines()
+
+
+KERNEL_WORDS: dict[str, list[str]] = {
+    "everything": FULL,
+    "a link-local endpoint": ["peer", CAROL, "endpoint", "[fe80::1%lo]:7", "allowed-ips", "2001:db8::/32"],
+    "a network moves": ["peer", BOB, "allowed-ips", "10.0.0.0/8,10.3.0.1/32"],
+    "no networks": ["peer", BOB, "allowed-ips", ""],
+    "a key goes": ["peer", ALICE, "preshared-key", "/run/empty", "persistent-keepalive", "off"],
+    "a peer goes": ["peer", CAROL, "remove"],
+    "our own key": ["peer", OWN, "allowed-ips", "0.0.0.0/0"],
+    "nothing of the device": ["fwmark", "0", "private-key", "/run/empty", "listen-port", "1001"],
+}
+
+
+def test_the_kernel_is_driven_as_wg_drives_it(kernel: Machine) -> None:
+    for what, words in KERNEL_WORDS.items():
+        kernel.run("wg", "set", "wg0", *words)
+        in_guest(kernel, "set", "wg1", *words)
+        assert kernel_state(kernel, "wg1") == kernel_state(kernel, "wg0"), what
+    for command in ("setconf", "addconf", "syncconf"):
+        kernel.write("/run/config", FULL_FILE if command != "syncconf" else FULL_FILE.replace("1000", "1002"))
+        kernel.run("wg", command, "wg0", "/run/config")
+        in_guest(kernel, command, "wg1", "/run/config")
+        assert kernel_state(kernel, "wg1") == kernel_state(kernel, "wg0"), command
+
+
+def test_the_kernel_is_shown_as_wg_shows_it(kernel: Machine) -> None:
+    kernel.run("wg", "set", "wg0", *FULL)
+    for arguments in (
+        ["show"],
+        ["show", "interfaces"],
+        ["show", "wg0"],
+        ["show", "all", "dump"],
+        ["show", "wg1", "dump"],
+        ["showconf", "wg0"],
+    ):
+        assert in_guest(kernel, *arguments) == kernel.run("wg", *arguments)
+    assert "there is no such WireGuard interface" in kernel.run(
+        program_path("pywg"), "show", "nosuch", check=False
+    )
+    assert "there is no such WireGuard interface" in kernel.run(
+        program_path("pywg"), "show", "lo", check=False
+    )
+
+
+MANY_NETWORKS_AND_PEERS = f"""
+import base64
+networks = ", ".join(f"10.{{number >> 8}}.{{number & 255}}.0/24" for number in range(1500))
+with open("/run/config", "w") as file:
+    print("[Peer]", "PublicKey = {ALICE}", "AllowedIPs = " + networks, sep=chr(10), file=file)
+    for number in range(1, 120):
+        key = base64.b64encode(number.to_bytes(32, "little")).decode()
+        print("[Peer]", f"PublicKey = {{key}}", f"AllowedIPs = 11.0.0.{{number}}/32", sep=chr(10), file=file)
+"""
+
+
+def test_the_kernel_takes_and_gives_more_than_one_message_holds(kernel: Machine) -> None:
+    # Written there, since the guest's console is slow.
+    kernel.run(sys.executable, "-c", f"exec({MANY_NETWORKS_AND_PEERS!r})")
+    kernel.run("wg", "setconf", "wg0", "/run/config")
+    in_guest(kernel, "setconf", "wg1", "/run/config")
+    expected = kernel_state(kernel, "wg0")
+    assert kernel_state(kernel, "wg1")[1:] == expected[1:]
+    assert in_guest(kernel, "show", "wg1", "dump").splitlines()[1:] == expected[1:]
+    assert expected[1].count("/24") == 1500
+    assert len(expected) == 121
