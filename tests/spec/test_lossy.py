@@ -1,4 +1,4 @@
-"""Networks that lose, repeat, reorder, delay and corrupt: what comes out of a tunnel is what went in, once."""
+"""Networks that lose, repeat, reorder, delay and corrupt: what comes out of a tunnel went in, and once."""
 
 from __future__ import annotations
 
