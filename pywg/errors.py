@@ -24,7 +24,6 @@ class DropReason(enum.Enum):
     RESERVED_BITS = "reserved-bits"
     # A handshake message that failed a check.
     BAD_MAC1 = "bad-mac1"
-    BAD_MAC2 = "bad-mac2"
     BAD_TAG = "bad-tag"
     BAD_KEY = "bad-key"
     UNKNOWN_PEER = "unknown-peer"
