@@ -61,9 +61,9 @@ class Endpoint:
         bracketed = host.startswith("[") and host.endswith("]")
         if not colon or not host or (":" in host and not bracketed):
             raise PywgError(f"'{text}' is not an endpoint; write 192.0.2.1:51820 or [2001:db8::1]:51820")
-        if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        if not (port.isascii() and port.isdigit() and len(port) < 20) or int(port) > 65535:
             raise PywgError(f"'{port}' is not a port number from 0 to 65535")
-        host, _, zone = host.strip("[]").partition("%") if bracketed else (host, "", "")
+        host, _, zone = host[1:-1].partition("%") if bracketed else (host, "", "")
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
@@ -74,7 +74,7 @@ class Endpoint:
         if zone:
             try:
                 scope_id = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
-            except OSError:
+            except (OSError, ValueError):
                 raise PywgError(f"there is no interface '{zone}' here") from None
         return cls(str(address), int(port), scope_id)
 

@@ -221,6 +221,8 @@ def check(pair: tuple[Daemon, Daemon], lines: list[list[str]], end: str = "\n\n"
 @example([[f"public_key={ALICE}", "allowed_ip=::/0"], [f"public_key={BOB}", "allowed_ip=::/0"]])
 @example([[f"public_key={ALICE}", "allowed_ip=::/0"], [f"public_key={BOB}", "allowed_ip=-::/0"]])
 @example([[f"public_key={ALICE}", f"preshared_key={PSK}"], [f"public_key={ALICE}", "update_only=true"]])
+@example([[f"public_key={ALICE}", "endpoint=[[::1]]:5"]])
+@example([[f"public_key={ALICE}", "endpoint=192.0.2.1:" + "9" * 5000]])
 @example([[f"public_key={ALICE}", "remove=true", "allowed_ip=::/0", "remove=false"]])
 def test_requests_do_what_they_do_to_wireguard_go(
     pair: tuple[Daemon, Daemon], lines: list[list[str]]
