@@ -1,8 +1,9 @@
 """Cases that mostly wait run side by side in threads, so that all of them take as long as the longest one.
 
-A test marked `@pytest.mark.background(body=prepare)` has its body in a thread: `prepare(ours, theirs, **params)` makes
-it, of the test's own parameters. The threads start with the first test that uses the fixture `background`, for
-those tests only that were selected; the fixture `finish` waits for the test's own thread and fails as it failed.
+The body of a test marked `@pytest.mark.background(body=prepare)` has a thread; `prepare(ours, theirs, ...)`
+makes it from the test's own parameters. The threads start with the first test that uses the fixture
+`background`, for those tests only that were selected; the fixture `finish` waits for the test's own thread
+and fails as it failed.
 """
 
 from __future__ import annotations

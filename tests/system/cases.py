@@ -162,7 +162,7 @@ def the_endpoint_moves(lab: Lab, first: Program, second: Program, *, port: bool 
     transfer.check()
 
 
-def the_key_changes(lab: Lab, first: Program, second: Program, *, traffic: bool = True) -> None:
+def the_key_changes(lab: Lab, first: Program, second: Program) -> None:
     """`first` gets a new private key, while a paced stream runs; the other side is told its public key."""
     tunnel = make_tunnel(lab, first, second)
     changing, staying = tunnel.left, tunnel.right
@@ -170,10 +170,9 @@ def the_key_changes(lab: Lab, first: Program, second: Program, *, traffic: bool 
         other = tunnel.other(station)
         station.configure(other, endpoint=hostport(other.outer[0]))
     ping(tunnel.left, tunnel.right)
-    paced = Paced(staying, changing, seconds=10) if traffic else None
-    if paced:
-        paced.wait_until_it_flows()
-        time.sleep(1)
+    paced = Paced(staying, changing, seconds=10)
+    paced.wait_until_it_flows()
+    time.sleep(1)
     old, new = changing.key, Key.generate()
     # Two requests: boringtun stops reading one at a removed peer.
     staying.wg(*f"set {WG} peer {old.public} remove".split())
@@ -184,10 +183,9 @@ def the_key_changes(lab: Lab, first: Program, second: Program, *, traffic: bool 
     changing.machine.write("/run/new.key", new.private + "\n")
     changing.wg("set", WG, "private-key", "/run/new.key")
     changing.key = new
-    if paced:
-        outcome = paced.outcome()
-        assert outcome.longest_gap < 7.5
-        assert outcome.last_lost < 8.5, "the stream goes on"
+    outcome = paced.outcome()
+    assert outcome.longest_gap < 7.5
+    assert outcome.last_lost < 8.5, "the stream goes on"
     ping(changing, staying)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import socket
 from typing import Protocol
 
 from tests.system.guest import Guest
@@ -66,13 +67,15 @@ class Userspace:
         path = self.path()
         assert path is not None
         task = machine.start(path, *self.arguments, interface, env=dict(self.environment))
-        socket = machine.host.path(f"/run/wireguard/{interface}.sock")
+        path_outside = machine.host.path(f"/run/wireguard/{interface}.sock")
 
         def listens() -> bool:
             assert task.poll() is None, f"{self.name} ended at once:\n{task.output()}"
-            return socket.exists() and "interface:" in machine.run("wg", "show", interface, check=False)
+            # Not with `wg`, which removes a socket that is bound and does not listen yet.
+            with socket.socket(socket.AF_UNIX) as probe:
+                return probe.connect_ex(str(path_outside)) == 0
 
-        eventually(f"{self.name} answers on {interface}.sock", listens)
+        eventually(f"{self.name} listens on {interface}.sock", listens)
         return task
 
     def take_down(self, machine: Machine, interface: str, task: Task | None) -> None:

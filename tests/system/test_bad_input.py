@@ -1,0 +1,45 @@
+"""Garbage and forgeries on the daemon's real socket while real traffic passes, which does not notice."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+from tests.system import cases
+from tests.system.cases import Paced, Transfer, tool
+from tests.system.conftest import installed
+from tests.system.net import HostTask, Lab
+from tests.system.programs import Program
+from tests.system.tunnel import PORT, Station, hostport
+
+MEBIBYTE = 1 << 20
+
+
+def resident(station: Station) -> int:
+    """The memory of a station's program in bytes."""
+    assert isinstance(station.task, HostTask)
+    status = pathlib.Path(f"/proc/{station.task.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
+
+
+def test_no_packet_is_lost_or_doubled_while_garbage_and_forgeries_arrive(lab: Lab, ours: Program) -> None:
+    tunnel = cases.connected(lab, installed("wireguard-go"), ours)
+    peer, station = tunnel.left, tunnel.right
+    before = resident(station)
+    paced = Paced(peer, station, seconds=10)
+    paced.wait_until_it_flows()
+    sender = tool(peer.machine, "garbage.py", peer.uplink, station.outer[0], PORT, 9)
+    outcome = paced.outcome()
+    sent = json.loads(sender.wait())
+    assert sent["random"] > 1000
+    assert min(sent[name] for name in ("replayed", "flipped", "cut", "longer", "retyped")) > 200
+    assert outcome.lost == []
+    assert outcome.duplicated == 0
+    assert station.peer_endpoint() == hostport(peer.outer[0])
+    assert resident(station) - before < 32 * MEBIBYTE
+    assert station.task is not None
+    assert "Traceback" not in station.task.output()
+    Transfer(station, peer, 10_000_000).check()
