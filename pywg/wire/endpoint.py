@@ -76,6 +76,8 @@ class Endpoint:
                 scope_id = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
             except (OSError, ValueError):
                 raise PywgError(f"there is no interface '{zone}' here") from None
+            if scope_id >= 1 << 31:
+                raise PywgError(f"'{zone}' is not the index of an interface")
         return cls(str(address), int(port), scope_id)
 
     def packed(self) -> bytes:

@@ -225,3 +225,21 @@ def test_errors_do_not_show_keys() -> None:
         with pytest.raises(UapiError) as caught:
             uapi.parse_get(lines)
         assert "abab" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[::1]]:5",
+        "1.2.3.4:" + "9" * 100,
+        f"[fe80::1%{'9' * 40}]:5",
+        "[fe80::1%²]:5",
+        "[::1%]5",
+        "1.2.3.4:٥",
+        "9" * 5000,
+    ],
+)
+def test_an_endpoint_that_no_socket_could_take_is_refused(text: str) -> None:
+    with pytest.raises(UapiError) as caught:
+        uapi.parse_endpoint("endpoint", text)
+    assert caught.value.errno == errno.EINVAL
