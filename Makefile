@@ -1,0 +1,54 @@
+# make demo, make test: each sets itself up in .venv first. `make help` lists the rest.
+
+export PYTHON ?= python3
+BIN := .venv/bin
+IN_VENV := .venv/.installed
+COVERED := pywg/noise/*,pywg/wire/*,pywg/device/*,pywg/config/*
+
+.PHONY: help demo test test-unit test-system lint docs bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(BIN)/python:
+	tools/system-packages base
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(IN_VENV): $(BIN)/python pyproject.toml $(wildcard setup.py pywg/datapath/*.pyx pywg/datapath/*.pxd pywg/datapath/*.h)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(IN_VENV)-%: $(IN_VENV) pyproject.toml
+	$(BIN)/python -m pip install --quiet --group $*
+	touch $@
+
+demo: $(IN_VENV) ## two hosts, a tunnel, a third host behind it; under a minute
+	@tools/system-packages demo
+	@$(BIN)/python demo/demo.py
+
+test: lint test-unit test-system ## everything
+
+lint: $(IN_VENV)-test ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test-unit: $(IN_VENV)-test ## modules, and the protocol on a virtual clock; needs no rights
+	$(BIN)/python -m pytest tests/unit tests/spec --cov --cov-report=
+	$(BIN)/coverage report --include='$(COVERED)' --fail-under=95 --skip-covered
+
+test-system: $(IN_VENV)-test ## real tunnels between namespaces, with every peer that is installed
+	@tools/system-packages demo test
+	@tools/in-namespaces $(BIN)/python -m pytest tests/system
+
+docs: $(IN_VENV)-docs ## HTML and man pages, in docs/_build
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -W -b man docs docs/_build/man
+
+bench: $(IN_VENV)-bench ## measures against other programs; ARGS='--help' tells how
+	@tools/system-packages demo test
+	@$(BIN)/python -m bench $(ARGS)
+
+clean: ## removes what was built
+	rm -rf .venv build dist docs/_build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
