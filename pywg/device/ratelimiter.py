@@ -7,6 +7,7 @@ and before ICMP errors. IPv6 sources are limited by /64, for whoever has one add
 from __future__ import annotations
 
 import socket
+from collections import OrderedDict
 
 PER_SECOND = 20
 BURST = 5
@@ -18,8 +19,9 @@ class RateLimiter:
     """Allows each address PER_SECOND on average and BURST at once; memory is bounded by TABLE_SIZE."""
 
     def __init__(self) -> None:
-        # Least recently used first: (time of the last visit, tokens left then).
-        self._buckets: dict[bytes, tuple[float, float]] = {}
+        # Least recently used first: (time of the last visit, tokens left then). In a plain dictionary it
+        # takes the longer to find the first entry, the more were deleted before it.
+        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
     def allow(self, host: str, now: float) -> bool:
         """Whether one more from the numeric address `host` is allowed; `allow_packed` for packed ones."""
