@@ -30,7 +30,7 @@ class Routes:
     def remove(self, peer: PeerId, networks: Iterable[Network]) -> list[Network]:
         """Take networks from a peer; returns those that it really had."""
         mine = self._networks.get(peer, {})
-        had = [network for network in networks if network in mine]
+        had = [network for network in dict.fromkeys(networks) if network in mine]
         for network in had:
             del mine[network]
             del self._owners[network]
