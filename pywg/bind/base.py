@@ -45,18 +45,23 @@ class Bind(Protocol):
         """The sockets' descriptors; empty for one without (memory)."""
 
     def receive(self) -> Received | None:
-        """What waits on any socket, or None; takes the sockets in turn. Never raises for the network's sake."""
+        """What waits on any socket, or None. Takes the sockets in turn; never raises for the network's sake.
+
+        An empty datagram has `segment_size` 0.
+        """
 
     def send(self, datagrams: Sequence[bytes | bytearray | memoryview], endpoint: Endpoint, tos: int) -> int:
         """Send to one endpoint, in order, with as few system calls as the kernel lets us.
 
         From `endpoint.local` if that is set and still an address of this host. Returns how many were taken:
-        fewer than given when the socket would block. Raises OSError when the kernel refuses one for another
-        reason (no route, no such family), after its fallbacks: without the local address, without UDP_SEGMENT.
+        fewer than given when the socket would block, or when the kernel refused one that was not the first.
+        Raises OSError when it refuses the first for another reason than a full buffer (no route, no such
+        family), after the fallbacks: without the local address, without UDP_SEGMENT. The caller drops that
+        datagram, or all of them, and does not try it again.
         """
 
     def set_mark(self, mark: int) -> None:
-        """Mark all that is sent (SO_MARK); 0 removes the mark. Raises PywgError where that is not possible."""
+        """Mark all that is sent (SO_MARK); 0 removes the mark. Raises PywgError where that cannot be."""
 
     def close(self) -> None:
         """Close the sockets. Closing twice is harmless."""

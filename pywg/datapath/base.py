@@ -38,7 +38,7 @@ class DataPath(Protocol):
         """Begin to carry packets; `fileno` works from here on."""
 
     def close(self) -> None:
-        """Stop, and forget all keys; leaves the tunnel device and the bind open. Closing twice is harmless."""
+        """Stop and forget all keys; the tunnel device and the bind stay open. Closing twice is harmless."""
 
     def fileno(self) -> int:
         """Readable when `drain` (for portable: `step`, then `drain`) has something to do.
@@ -89,5 +89,6 @@ class DataPath(Protocol):
     def step(self, now: float) -> bool:
         """Move one burst each way in the caller's thread; True when something was moved.
 
-        Raises TunGoneError when the tunnel device was removed.
+        A data path whose own threads have been started has nothing to do here. Raises TunGoneError when
+        the tunnel device was removed.
         """

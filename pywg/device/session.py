@@ -97,7 +97,7 @@ class SetEndpoint:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AddRoutes:
-    """Packets to these networks go to the peer, and it may send from them; they move here from other peers."""
+    """Packets to these networks go to the peer, and it may send from them; other peers lose them."""
 
     peer: PeerId
     networks: Sequence[Network]
@@ -173,6 +173,7 @@ class Activity:
     unacknowledged_since: float | None = None
     first_use: bool = False  # the first message ever was received under this session
     rekey_limit_reached: bool = False
+    exhausted: bool = False  # its counter is at message_limit: it sends no more
 
 
 @dataclasses.dataclass(slots=True)
@@ -181,7 +182,7 @@ class Report:
 
     control: handshake messages whose size and MAC1 are right, and where they came from.
     no_session: packets from the tunnel device whose peer has no session that may send.
-    no_route: packets from the tunnel device that no allowed IP covers; at most a few, the rest is only counted.
+    no_route: packets from the tunnel device that no allowed IP covers; a few, the rest is counted.
     moved: peers whose authenticated packets arrived from a new endpoint; the data plane has followed already.
     more: more is waiting than was handed up at once; drain again soon.
     """

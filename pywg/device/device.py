@@ -1,0 +1,647 @@
+"""The control plane of one device, without I/O: datagrams, reports and times go in, effects come out.
+
+It follows the WireGuard paper, section 5.4 (messages) and section 6 (timers). Reads from top to bottom: what
+the user configures, what arrives, what is sent, what the data plane saw, what the timers do.
+
+Time is given by the caller, in seconds of a clock that counts suspended time. Randomness and the wall clock
+come from outside too, so that a run can be repeated byte for byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from pywg.device.constants import (
+    HANDSHAKE_QUEUE,
+    HANDSHAKE_TOS,
+    INITIATION_INTERVAL,
+    KEEPALIVE_TIMEOUT,
+    REJECT_AFTER_MESSAGES,
+    REJECT_AFTER_TIME,
+    REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_TIME,
+    REKEY_ATTEMPT_TIME,
+    REKEY_JITTER_MS,
+    REKEY_TIMEOUT,
+    STAGED_PACKETS,
+    UNDER_LOAD_LINGERS,
+    UNDER_LOAD_QUEUE,
+    ZERO_KEYS_AFTER_TIME,
+)
+from pywg.device.indextable import IndexTable
+from pywg.device.keypair import Keypair
+from pywg.device.peer import Peer
+from pywg.device.ratelimiter import RateLimiter
+from pywg.device.routes import Routes
+from pywg.device.session import (
+    ActivateSession,
+    Activity,
+    AddRoutes,
+    Effect,
+    HandshakeGaveUp,
+    InstallSession,
+    Network,
+    PeerId,
+    RemoveRoutes,
+    Report,
+    RetireSession,
+    SendDatagram,
+    SendPackets,
+    Session,
+    SetEndpoint,
+    SetIdentity,
+    WriteTun,
+)
+from pywg.device.timers import Timer, TimerQueue
+from pywg.errors import BadPacket, DropReason, PywgError
+from pywg.noise import cookie, handshake
+from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.noise.tai64n import Tai64nClock
+from pywg.wire import ip, messages
+from pywg.wire.endpoint import Endpoint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _IndexOwner:
+    """Whose index it is: a keypair's, or (None) that of the peer's own initiation under way."""
+
+    peer: Peer
+    keypair: Keypair | None
+
+
+class Device:
+    """A WireGuard device's control plane.
+
+    random: gives so many random bytes. wall_clock: nanoseconds since 1970, used for handshake timestamps
+    and for telling when the last handshake was, never for measuring time.
+    """
+
+    def __init__(self, random: Callable[[int], bytes], wall_clock: Callable[[], int]) -> None:
+        self._random = random
+        self._wall_clock = wall_clock
+        self._timestamps = Tai64nClock(wall_clock)
+        self._private_key: PrivateKey | None = None
+        self._checker: cookie.CookieChecker | None = None
+        self._is_up = False
+
+        self._peers: dict[PeerId, Peer] = {}
+        self._by_public_key: dict[PublicKey, Peer] = {}
+        self._next_peer_id = 1
+        self._indices: IndexTable[_IndexOwner] = IndexTable(random)
+        self._routes = Routes()
+        self._timers = TimerQueue()
+
+        self._queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._last_under_load: float | None = None
+        self._handshake_limiter = RateLimiter()
+        self._unreachable_limiter = RateLimiter()
+        self._effects: list[Effect] = []
+        self.drops: Counter[DropReason] = Counter()
+        """How many datagrams and packets the control plane dropped, by reason."""
+
+    # --- What the user configures. -------------------------------------------------------------------------
+
+    @property
+    def private_key(self) -> PrivateKey | None:
+        """Our static private key; None: not set yet."""
+        return self._private_key
+
+    def set_private_key(self, key: PrivateKey | None) -> None:
+        """Change who we are: all sessions end, and a peer with our own public key is removed."""
+        if key == self._private_key:
+            return
+        self._private_key = key
+        if key is None:
+            self._checker = None
+            self._effects.append(SetIdentity(None))
+        else:
+            own = key.public_key
+            if (ourselves := self._by_public_key.get(own)) is not None:
+                self.remove_peer(ourselves)
+            self._checker = cookie.CookieChecker(own, self._random)
+            self._effects.append(SetIdentity(cookie.mac1_key(own)))
+        for peer in self._peers.values():
+            self._forget_sessions(peer)
+
+    def peers(self) -> Iterator[Peer]:
+        """All peers, in the order they were added."""
+        return iter(self._peers.values())
+
+    def peer(self, public_key: PublicKey) -> Peer | None:
+        """The peer with this public key."""
+        return self._by_public_key.get(public_key)
+
+    def peer_by_id(self, peer_id: PeerId) -> Peer | None:
+        """The peer with this number."""
+        return self._peers.get(peer_id)
+
+    def add_peer(self, public_key: PublicKey) -> Peer:
+        """Add a peer without endpoint and allowed IPs.
+
+        Raises PywgError when the peer exists or the key is our own.
+        """
+        if public_key in self._by_public_key:
+            raise PywgError(f"the peer {public_key} exists already")
+        if self._private_key is not None and public_key == self._private_key.public_key:
+            raise PywgError(f"{public_key} is this device's own public key; a device can't be its own peer")
+        peer = Peer(PeerId(self._next_peer_id), public_key)
+        self._next_peer_id += 1
+        self._peers[peer.id] = peer
+        self._by_public_key[public_key] = peer
+        return peer
+
+    def remove_peer(self, peer: Peer) -> None:
+        """Remove a peer with its sessions and allowed IPs."""
+        self._forget_sessions(peer)
+        self._timers.cancel_all(peer.id)
+        self.clear_allowed_ips(peer)
+        self._effects.append(SetEndpoint(peer.id, None))
+        del self._peers[peer.id]
+        del self._by_public_key[peer.public_key]
+
+    def set_preshared_key(self, peer: Peer, key: PresharedKey) -> None:
+        """Used from the next handshake on."""
+        peer.preshared_key = key
+
+    def set_endpoint(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Where to send to, until the peer is heard from elsewhere."""
+        self._move(peer, endpoint)
+
+    def forget_local_addresses(self) -> None:
+        """Let the routing table choose source addresses anew, after the port or the mark has changed."""
+        for peer in self._peers.values():
+            self._forget_local_address(peer)
+
+    def set_persistent_keepalive(self, peer: Peer, interval: int, now: float) -> None:
+        """Send something every `interval` seconds; 0 turns it off; from 0 to more sends one at once."""
+        was, peer.persistent_keepalive = peer.persistent_keepalive, interval
+        if not interval:
+            self._timers.cancel(peer.id, Timer.PERSISTENT_KEEPALIVE)
+        elif self._is_up and not was:
+            self._send_keepalive(peer, now)
+
+    def allowed_ips(self, peer: Peer) -> list[Network]:
+        """The peer's networks, in the order they were added."""
+        return self._routes.of(peer.id)
+
+    def add_allowed_ips(self, peer: Peer, networks: Sequence[Network]) -> None:
+        """Give networks to the peer, taking each from whoever had it."""
+        self._routes.add(peer.id, networks)
+        self._effects.append(AddRoutes(peer.id, networks))
+
+    def remove_allowed_ips(self, peer: Peer, networks: Iterable[Network]) -> None:
+        """Take networks from the peer; those it does not have are ignored."""
+        if had := self._routes.remove(peer.id, networks):
+            self._effects.append(RemoveRoutes(peer.id, had))
+
+    def clear_allowed_ips(self, peer: Peer) -> None:
+        """Take all networks from the peer."""
+        if had := self._routes.clear(peer.id):
+            self._effects.append(RemoveRoutes(peer.id, had))
+
+    def up(self, now: float) -> None:
+        """The tunnel device and the bind are there: persistent keepalives start."""
+        self._is_up = True
+        for peer in self._peers.values():
+            if peer.persistent_keepalive:
+                self._send_keepalive(peer, now)
+
+    def down(self) -> None:
+        """Stop everything and forget all sessions; the configuration stays."""
+        self._is_up = False
+        self._queue.clear()
+        for peer in self._peers.values():
+            self._forget_sessions(peer)
+            self._timers.cancel_all(peer.id)
+            peer.staged = peer.attempts_since = None
+
+    # --- What arrives. -------------------------------------------------------------------------------------
+
+    def receive(self, datagram: bytes, source: Endpoint) -> None:
+        """Queue a handshake message whose size and MAC1 the data plane has checked; raises for none."""
+        if len(self._queue) >= HANDSHAKE_QUEUE:
+            self.drops[DropReason.QUEUE_FULL] += 1
+        else:
+            self._queue.append((datagram, source))
+
+    def has_work(self) -> bool:
+        """Whether handshake messages wait for `work`."""
+        return bool(self._queue)
+
+    def work(self, budget: int, now: float) -> None:
+        """Handle at most `budget` queued handshake messages."""
+        for _ in range(min(budget, len(self._queue))):
+            under_load = self._is_under_load(now)
+            datagram, source = self._queue.popleft()
+            try:
+                self._handle_untrusted(datagram, source, under_load, now)
+            except BadPacket as bad:
+                self.drops[bad.reason] += 1
+                logger.debug("dropped a handshake message from %s: %s", source, bad.reason.value)
+
+    def _is_under_load(self, now: float) -> bool:
+        if len(self._queue) >= UNDER_LOAD_QUEUE:
+            self._last_under_load = now
+        return self._last_under_load is not None and now - self._last_under_load < UNDER_LOAD_LINGERS
+
+    def _handle_untrusted(self, datagram: bytes, source: Endpoint, under_load: bool, now: float) -> None:
+        if self._private_key is None or self._checker is None:
+            raise BadPacket(DropReason.NO_PRIVATE_KEY)
+        message = messages.parse_untrusted(datagram)
+        if isinstance(message, messages.CookieReply):
+            self._consume_cookie_reply_untrusted(message, now)
+            return
+        if isinstance(message, messages.Data):
+            raise BadPacket(DropReason.UNEXPECTED)
+        if under_load:
+            if not self._checker.check_mac2(datagram, source.packed(), now):
+                nonce, sealed = self._checker.create_reply(datagram, source.packed(), now)
+                reply = messages.CookieReply(message.sender, nonce, sealed).encode()
+                self._effects.append(SendDatagram(reply, source, HANDSHAKE_TOS))
+                raise BadPacket(DropReason.UNDER_LOAD)
+            if not self._handshake_limiter.allow(source.host, now):
+                raise BadPacket(DropReason.RATE_LIMITED)
+        if isinstance(message, messages.Initiation):
+            peer = self._consume_initiation_untrusted(message, self._private_key, source, now)
+        else:
+            peer = self._consume_response_untrusted(message, source, now)
+        peer.rx_bytes += len(datagram)
+        self._any_authenticated_packet_received(peer)
+        self._any_authenticated_packet_traversed(peer, now)
+
+    def _consume_initiation_untrusted(
+        self, message: messages.Initiation, private_key: PrivateKey, source: Endpoint, now: float
+    ) -> Peer:
+        received = handshake.open_initiation_untrusted(
+            private_key, message.ephemeral, message.static, message.timestamp
+        )
+        peer = self._by_public_key.get(received.initiator)
+        if peer is None:
+            raise BadPacket(DropReason.UNKNOWN_PEER)
+        timestamp = received.read_timestamp_untrusted(peer.static_static(private_key))
+        if timestamp <= peer.last_timestamp:
+            raise BadPacket(DropReason.OLD_TIMESTAMP)
+        last = peer.last_consumed_initiation
+        if last is not None and now - last < INITIATION_INTERVAL:
+            raise BadPacket(DropReason.INITIATION_FLOOD)
+        ephemeral_public, nothing, keys = received.respond(
+            peer.preshared_key, PrivateKey.generate(self._random)
+        )
+        peer.last_timestamp = timestamp
+        peer.last_consumed_initiation = now
+        self._move(peer, source)
+
+        keypair = self._begin_session(peer, keys, message.sender, initiator=False, now=now)
+        response = messages.Response(
+            keypair.local_index, message.sender, ephemeral_public, nothing, bytes(16), bytes(16)
+        )
+        self._send_handshake_message(peer, response.encode_without_macs(), now)
+        logger.debug("%r: received an initiation, sent the response", peer)
+        return peer
+
+    def _consume_response_untrusted(self, message: messages.Response, source: Endpoint, now: float) -> Peer:
+        owner = self._indices.get(message.receiver)
+        if owner is None:
+            raise BadPacket(DropReason.UNKNOWN_INDEX)
+        peer = owner.peer
+        if owner.keypair is not None or peer.handshake is None:
+            raise BadPacket(DropReason.UNEXPECTED)
+        keys = peer.handshake.read_response_untrusted(peer.preshared_key, message.ephemeral, message.nothing)
+        self._forget_initiation(peer)
+        self._move(peer, source)
+        self._begin_session(peer, keys, message.sender, initiator=True, now=now)
+        self._handshake_complete(peer)
+        logger.debug("%r: received the response, the session is up", peer)
+        # The responder may send only after it has heard from us: without staged packets, a keepalive.
+        self._send_staged_or_keepalive(peer)
+        return peer
+
+    def _consume_cookie_reply_untrusted(self, message: messages.CookieReply, now: float) -> None:
+        owner = self._indices.get(message.receiver)
+        if owner is None:
+            raise BadPacket(DropReason.UNKNOWN_INDEX)
+        owner.peer.cookies.consume_reply_untrusted(message.nonce, message.cookie, now)
+        logger.debug("%r: is under load and gave us a cookie", owner.peer)
+
+    def _begin_session(
+        self, peer: Peer, keys: handshake.TransportKeys, remote_index: int, *, initiator: bool, now: float
+    ) -> Keypair:
+        keypair = Keypair(0, initiator, now, now + REJECT_AFTER_TIME)
+        keypair.local_index = self._indices.allocate(_IndexOwner(peer, keypair))
+        self._retire(peer.keypairs.add(keypair))
+        self._effects.append(
+            InstallSession(
+                Session(
+                    peer=peer.id,
+                    local_index=keypair.local_index,
+                    remote_index=remote_index,
+                    send_key=keys.send,
+                    receive_key=keys.receive,
+                    initiator=initiator,
+                    born=now,
+                    expires=keypair.expires,
+                    message_limit=REJECT_AFTER_MESSAGES,
+                    rekey_limit=REKEY_AFTER_MESSAGES,
+                    may_send=initiator,
+                )
+            )
+        )
+        self._timers.arm(peer.id, Timer.ZERO_KEY_MATERIAL, now + ZERO_KEYS_AFTER_TIME)
+        return keypair
+
+    def _handshake_complete(self, peer: Peer) -> None:
+        self._timers.cancel(peer.id, Timer.RETRANSMIT_HANDSHAKE)
+        peer.attempts_since = None
+        peer.rekeyed_at_last_minute = False
+        peer.last_handshake_ns = self._wall_clock()
+
+    def _move(self, peer: Peer, endpoint: Endpoint) -> None:
+        if peer.endpoint != endpoint or peer.endpoint.local != endpoint.local:
+            peer.endpoint = endpoint
+            self._effects.append(SetEndpoint(peer.id, endpoint))
+
+    def _forget_local_address(self, peer: Peer) -> None:
+        if peer.endpoint is not None and peer.endpoint.local is not None:
+            self._move(peer, dataclasses.replace(peer.endpoint, local=None))
+
+    # --- What is sent. -------------------------------------------------------------------------------------
+
+    def stage(self, peer_id: PeerId, packets: Sequence[bytes], now: float) -> None:
+        """Keep packets that have no session until there is one, the newest STAGED_PACKETS of them."""
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            self.drops[DropReason.NO_ROUTE] += len(packets)
+            return
+        if peer.endpoint is None:
+            self._unreachable(packets, DropReason.NO_ENDPOINT, now)
+            return
+        if peer.staged is None:
+            peer.staged = deque()
+        peer.staged.extend(packets)
+        while len(peer.staged) > STAGED_PACKETS:
+            peer.staged.popleft()
+            self.drops[DropReason.STAGED_OVERFLOW] += 1
+        current = peer.keypairs.current
+        if current is not None and current.may_send(now):
+            self._send_staged_or_keepalive(peer)  # the session came while they were on their way here
+        else:
+            self._initiate(peer, now)
+
+    def _send_staged_or_keepalive(self, peer: Peer) -> None:
+        packets = tuple(peer.staged or ())
+        peer.staged = None
+        self._effects.append(SendPackets(peer.id, packets))
+
+    def _send_keepalive(self, peer: Peer, now: float) -> None:
+        current = peer.keypairs.current
+        if current is not None and current.may_send(now):
+            self._send_staged_or_keepalive(peer)
+        else:
+            self._initiate(peer, now)
+
+    def _initiate(self, peer: Peer, now: float, *, retry: bool = False) -> None:
+        """Send an initiation, unless one went out less than REKEY_TIMEOUT ago."""
+        if not retry:
+            peer.attempts_since = now
+        last = peer.last_sent_initiation
+        if (last is not None and now - last < REKEY_TIMEOUT) or peer.endpoint is None:
+            return
+        peer.last_sent_initiation = now
+        self._timers.arm(peer.id, Timer.RETRANSMIT_HANDSHAKE, now + REKEY_TIMEOUT + self._jitter())
+        if self._private_key is None:
+            return
+        self._forget_initiation(peer)
+        try:
+            peer.handshake = handshake.create_initiation(
+                self._private_key,
+                peer.public_key,
+                peer.static_static(self._private_key),
+                PrivateKey.generate(self._random),
+                self._timestamps.now(),
+            )
+        except BadPacket as bad:
+            self.drops[bad.reason] += 1
+            logger.debug("%r: its public key has no handshake: %s", peer, bad.reason.value)
+            return
+        peer.handshake_index = self._indices.allocate(_IndexOwner(peer, None))
+        initiation = messages.Initiation(
+            peer.handshake_index,
+            peer.handshake.ephemeral,
+            peer.handshake.static,
+            peer.handshake.timestamp,
+            bytes(16),
+            bytes(16),
+        )
+        self._send_handshake_message(peer, initiation.encode_without_macs(), now)
+        logger.debug("%r: sent an initiation", peer)
+
+    def _send_handshake_message(self, peer: Peer, without_macs: bytes, now: float) -> None:
+        assert peer.endpoint is not None
+        datagram = peer.cookies.stamp(without_macs, now)
+        self._effects.append(SendDatagram(datagram, peer.endpoint, HANDSHAKE_TOS))
+        peer.tx_bytes += len(datagram)
+        self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
+        self._any_authenticated_packet_traversed(peer, now)
+
+    def _jitter(self) -> float:
+        return int.from_bytes(self._random(4), "little") % (REKEY_JITTER_MS + 1) / 1000
+
+    def _unreachable(self, packets: Iterable[bytes], reason: DropReason, now: float) -> None:
+        """Drop packets, and tell their senders as far as the rate limit lets us."""
+        errors = []
+        for packet in packets:
+            self.drops[reason] += 1
+            error = ip.unreachable(packet)
+            if error is None:
+                continue
+            # An ICMP error comes from the packet's destination, which is what the limit goes by.
+            source, _ = ip.source_and_destination_untrusted(error)
+            if self._unreachable_limiter.allow_packed(source, now):
+                errors.append(error)
+        if errors:
+            self._effects.append(WriteTun(errors))
+
+    # --- What the data plane saw. --------------------------------------------------------------------------
+
+    def observed(self, report: Report, now: float) -> None:
+        """Take in a report: control messages are queued, packets staged, timers set, keypairs moved."""
+        for peer_id, endpoint in report.moved:
+            if (mover := self._peers.get(peer_id)) is not None:
+                mover.endpoint = endpoint
+        by_peer: dict[PeerId, list[Activity]] = {}
+        for activity in report.activity:
+            by_peer.setdefault(activity.peer, []).append(activity)
+        for peer_id, activities in by_peer.items():
+            if (peer := self._peers.get(peer_id)) is not None:
+                self._observed_peer(peer, activities, now)
+        for peer_id, packets in report.no_session:
+            self.stage(peer_id, packets, now)
+        if report.no_route:
+            self._unreachable(report.no_route, DropReason.NO_ROUTE, now)
+        for datagram, source in report.control:
+            self.receive(datagram, source)
+
+    def _observed_peer(self, peer: Peer, activities: list[Activity], now: float) -> None:
+        for activity in activities:
+            peer.tx_bytes += activity.sent_bytes
+            peer.rx_bytes += activity.received_bytes
+            owner = self._indices.get(activity.local_index)
+            if owner is None or owner.keypair is None:
+                continue
+            if activity.exhausted:
+                owner.keypair.exhausted = True
+            if activity.first_use:
+                self._confirm(peer, owner.keypair)
+
+        any_sent = _latest(activity.any_sent for activity in activities)
+        any_received = _latest(activity.any_received for activity in activities)
+        if any_received is not None:
+            self._any_authenticated_packet_received(peer)
+        unanswered = _first_after(any_received, ((a.unanswered_since, a.data_sent) for a in activities))
+        if unanswered is not None and not self._timers.is_armed(peer.id, Timer.NEW_HANDSHAKE):
+            self._timers.arm(
+                peer.id,
+                Timer.NEW_HANDSHAKE,
+                unanswered + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + self._jitter(),
+            )
+        if any_sent is not None:
+            self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
+        unacknowledged = _first_after(
+            any_sent, ((a.unacknowledged_since, a.data_received) for a in activities)
+        )
+        if unacknowledged is not None and not self._timers.is_armed(peer.id, Timer.SEND_KEEPALIVE):
+            self._timers.arm(peer.id, Timer.SEND_KEEPALIVE, unacknowledged + KEEPALIVE_TIMEOUT)
+        traversed = _latest((any_sent, any_received))
+        if traversed is not None:
+            self._any_authenticated_packet_traversed(peer, traversed)
+
+        self._keep_key_fresh(
+            peer,
+            sent=any_sent is not None,
+            received=any_received is not None,
+            by_count=any(activity.rekey_limit_reached or activity.exhausted for activity in activities),
+            now=now,
+        )
+
+    def _confirm(self, peer: Peer, keypair: Keypair) -> None:
+        pushed_out = peer.keypairs.confirm(keypair)
+        if pushed_out is None:
+            return
+        self._retire(pushed_out)
+        self._effects.append(ActivateSession(keypair.local_index))
+        self._handshake_complete(peer)
+        logger.debug("%r: the session is confirmed", peer)
+        if peer.staged:
+            self._send_staged_or_keepalive(peer)
+
+    def _keep_key_fresh(self, peer: Peer, *, sent: bool, received: bool, by_count: bool, now: float) -> None:
+        current = peer.keypairs.current
+        if current is None:
+            return
+        age = now - current.born
+        if sent and (by_count or (current.initiator and age >= REKEY_AFTER_TIME)):
+            self._initiate(peer, now)
+        elif (
+            received
+            and current.initiator
+            and not peer.rekeyed_at_last_minute
+            and age >= REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
+        ):
+            peer.rekeyed_at_last_minute = True
+            self._initiate(peer, now)
+
+    def _any_authenticated_packet_received(self, peer: Peer) -> None:
+        self._timers.cancel(peer.id, Timer.NEW_HANDSHAKE)
+
+    def _any_authenticated_packet_traversed(self, peer: Peer, when: float) -> None:
+        if peer.persistent_keepalive:
+            self._timers.arm(peer.id, Timer.PERSISTENT_KEEPALIVE, when + peer.persistent_keepalive)
+
+    # --- What the timers do. -------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float | None:
+        """When `handle_timeout` has something to do; None: not before something else happens."""
+        return self._timers.next_deadline()
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due. Give `observed` a fresh report first: it may have become unnecessary."""
+        for peer_id, timer in self._timers.expired(now):
+            peer = self._peers[peer_id]
+            match timer:
+                case Timer.RETRANSMIT_HANDSHAKE:
+                    self._retransmit_handshake(peer, now)
+                case Timer.SEND_KEEPALIVE | Timer.PERSISTENT_KEEPALIVE:
+                    self._send_keepalive(peer, now)
+                case Timer.NEW_HANDSHAKE:
+                    logger.debug("%r: no answer to data, starting a new handshake", peer)
+                    self._forget_local_address(peer)
+                    self._initiate(peer, now)
+                case Timer.ZERO_KEY_MATERIAL:
+                    logger.debug(
+                        "%r: no new session for %d s, forgetting all keys", peer, ZERO_KEYS_AFTER_TIME
+                    )
+                    self._forget_sessions(peer)
+
+    def _retransmit_handshake(self, peer: Peer, now: float) -> None:
+        if peer.attempts_since is not None and now - peer.attempts_since < REKEY_ATTEMPT_TIME:
+            logger.debug("%r: no response to our initiation, sending another", peer)
+            self._forget_local_address(peer)
+            self._initiate(peer, now, retry=True)
+            return
+        logger.debug("%r: no response to our initiations for %d s, giving up", peer, REKEY_ATTEMPT_TIME)
+        self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
+        self._forget_initiation(peer)
+        peer.attempts_since = None
+        self._unreachable(peer.staged or (), DropReason.HANDSHAKE_GAVE_UP, now)
+        peer.staged = None
+        self._effects.append(HandshakeGaveUp(peer.id))
+        if not self._timers.is_armed(peer.id, Timer.ZERO_KEY_MATERIAL):
+            self._timers.arm(peer.id, Timer.ZERO_KEY_MATERIAL, now + ZERO_KEYS_AFTER_TIME)
+
+    # --- Endings. ------------------------------------------------------------------------------------------
+
+    def _forget_initiation(self, peer: Peer) -> None:
+        if peer.handshake_index is not None:
+            self._indices.release(peer.handshake_index)
+        peer.handshake = peer.handshake_index = None
+
+    def _forget_sessions(self, peer: Peer) -> None:
+        self._forget_initiation(peer)
+        self._retire(peer.keypairs.clear())
+        self._timers.cancel(peer.id, Timer.ZERO_KEY_MATERIAL)
+        peer.last_sent_initiation = None
+
+    def _retire(self, keypairs: Iterable[Keypair]) -> None:
+        for keypair in keypairs:
+            self._indices.release(keypair.local_index)
+            self._effects.append(RetireSession(keypair.local_index))
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be done now, in this order; each is handed out once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+
+def _latest(times: Iterable[float | None]) -> float | None:
+    return max((time for time in times if time is not None), default=None)
+
+
+def _first_after(reset: float | None, spans: Iterable[tuple[float | None, float | None]]) -> float | None:
+    """The earliest start after `reset`, of spans (start, latest) of several sessions.
+
+    A span that began before `reset`, which another session saw, and reaches beyond it counts from its end.
+    """
+    starts = []
+    for start, latest in spans:
+        if start is None or latest is None:
+            continue
+        if reset is None or start > reset:
+            starts.append(start)
+        elif latest > reset:
+            starts.append(latest)
+    return min(starts, default=None)

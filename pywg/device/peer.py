@@ -1,0 +1,89 @@
+"""What the device knows of one peer. Only state lives here; what happens to it is in `device.py`."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pywg.device.keypair import Keypairs
+from pywg.device.session import PeerId
+from pywg.noise import primitives
+from pywg.noise.cookie import CookieJar
+from pywg.noise.handshake import SentInitiation
+from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wire.endpoint import Endpoint
+
+
+class Peer:
+    """One peer of a device.
+
+    Times are the device's clock in seconds, None for never; `last_handshake_ns` is the wall clock's, 0 for never.
+    """
+
+    __slots__ = (
+        "_cookies",
+        "_static_static",
+        "attempts_since",
+        "endpoint",
+        "handshake",
+        "handshake_index",
+        "id",
+        "keypairs",
+        "last_consumed_initiation",
+        "last_handshake_ns",
+        "last_sent_initiation",
+        "last_timestamp",
+        "persistent_keepalive",
+        "preshared_key",
+        "public_key",
+        "rekeyed_at_last_minute",
+        "rx_bytes",
+        "staged",
+        "tx_bytes",
+    )
+
+    def __init__(self, peer_id: PeerId, public_key: PublicKey) -> None:
+        self.id = peer_id
+        self.public_key = public_key
+        self.preshared_key = PresharedKey.ZERO
+        self.endpoint: Endpoint | None = None
+        self.persistent_keepalive = 0
+        self.keypairs = Keypairs()
+        self.staged: deque[bytes] | None = None  # made when something is staged: most peers are idle
+        self.rx_bytes = 0
+        self.tx_bytes = 0
+        self.last_handshake_ns = 0
+
+        # Our initiation that waits for its response.
+        self.handshake: SentInitiation | None = None
+        self.handshake_index: int | None = None
+        self.last_sent_initiation: float | None = None
+        self.attempts_since: float | None = None
+        self.rekeyed_at_last_minute = False
+
+        # Their initiations.
+        self.last_timestamp = bytes(12)
+        self.last_consumed_initiation: float | None = None
+
+        self._static_static: tuple[PrivateKey, bytes] | None = None
+        self._cookies: CookieJar | None = None
+
+    @property
+    def cookies(self) -> CookieJar:
+        """The cookies this peer gave us, and what stamps MACs on our handshake messages to it."""
+        if self._cookies is None:
+            self._cookies = CookieJar(self.public_key)
+        return self._cookies
+
+    def static_static(self, private_key: PrivateKey) -> bytes:
+        """DH of our static key and the peer's, computed once per private key of ours.
+
+        Raises BadPacket (BAD_KEY) for a low-order public key: such a peer never completes a handshake.
+        """
+        if self._static_static is None or self._static_static[0] is not private_key:
+            shared = primitives.dh(bytes(private_key), bytes(self.public_key))
+            self._static_static = (private_key, shared)
+        return self._static_static[1]
+
+    def __repr__(self) -> str:
+        text = str(self.public_key)
+        return f"peer({text[:4]}…{text[39:43]})"

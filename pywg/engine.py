@@ -1,0 +1,323 @@
+"""Joins one device, one data path, one tunnel device and one bind, and lets asyncio drive them.
+
+`Engine` itself has no loop: `turn` does whatever is due at a time, which is how tests on a virtual clock
+use it. `run` is the shell that calls it when a descriptor is readable or a deadline has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from pywg import clock
+from pywg.bind.base import Bind
+from pywg.datapath.base import DataPath
+from pywg.device.device import Device
+from pywg.device.peer import Peer
+from pywg.device.session import (
+    ActivateSession,
+    AddRoutes,
+    Effect,
+    HandshakeGaveUp,
+    InstallSession,
+    Network,
+    RemoveRoutes,
+    RetireSession,
+    SendDatagram,
+    SendPackets,
+    SetEndpoint,
+    SetIdentity,
+    WriteTun,
+)
+from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
+from pywg.errors import DropReason, PywgError
+from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.tun.base import Tun, TunGoneError
+from pywg.wire.endpoint import Endpoint
+
+logger = logging.getLogger(__name__)
+
+HANDSHAKES_PER_TURN = 32
+"""Handshake messages handled before packets get their turn again; each costs a fraction of a millisecond."""
+ACTIVE_DRAIN = 1.0
+"""Seconds between two drains while sessions carry packets: what the contract of the data path asks for."""
+
+OpenBind = Callable[[int, int], Bind]
+"""Opens the UDP sockets on a port (0: any) with a mark (0: none)."""
+
+
+class Engine:
+    """A running WireGuard device. All methods are called in one thread.
+
+    The methods that configure take effect at once; `now` is the clock that is handed in.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        datapath: DataPath,
+        tun: Tun,
+        open_bind: OpenBind,
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        self.device = device
+        self._datapath = datapath
+        self._tun = tun
+        self._open_bind = open_bind
+        self._now = now
+        self._bind: Bind | None = None
+        self._port = 0
+        self._mark = 0
+        self._active = False
+        self._mtu = tun.state().mtu
+        self._drops: Counter[DropReason] = Counter()
+        self._alarm: clock.Alarm | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    # --- What happens. -------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Do all that is due: hear the data plane, handle handshakes, run timers, apply effects."""
+        now = self._now()
+        self._datapath.step(now)
+        report = self._datapath.drain(now)
+        self._active = bool(report.activity)
+        self._drops.update(report.drops)
+        self.device.observed(report, now)
+        self.device.work(HANDSHAKES_PER_TURN, now)
+        self.device.handle_timeout(now)
+        self._apply_effects(now)
+
+    def next_turn(self) -> float | None:
+        """When `turn` is due although nothing arrives; None: not before something does."""
+        if self.device.has_work():
+            return self._now()
+        timeout = self.device.next_timeout()
+        if not self._active:
+            return timeout
+        drain = self._now() + ACTIVE_DRAIN
+        return drain if timeout is None else min(timeout, drain)
+
+    def follow_tun(self) -> None:
+        """Take over what has changed of the tunnel device: its MTU, and whether it is up.
+
+        Raises PywgError when it went up and the port cannot be had; the device then stays down.
+        """
+        state = self._tun.state()
+        if state.mtu != self._mtu:
+            logger.info("%s: the MTU is now %d", self._tun.name, state.mtu)
+            self._mtu = state.mtu
+            self._datapath.set_mtu(state.mtu)
+        if state.up and self._bind is None:
+            self._use_bind(self._open_bind(self._port, self._mark))
+            logger.info("%s: up, listening on UDP port %d", self._tun.name, self._port)
+            self.device.up(self._now())
+            self.commit()
+        elif not state.up and self._bind is not None:
+            logger.info("%s: down", self._tun.name)
+            self.device.down()
+            self.commit()
+            self._use_bind(None)
+
+    def _use_bind(self, bind: Bind | None) -> None:
+        old, self._bind = self._bind, bind
+        self._datapath.set_bind(bind)
+        if old is not None:
+            old.close()
+        if bind is not None:
+            self._port = bind.port
+
+    def _apply_effects(self, now: float) -> None:
+        while effects := self.device.take_effects():
+            for effect in effects:
+                self._apply(effect, now)
+
+    def _apply(self, effect: Effect, now: float) -> None:
+        datapath = self._datapath
+        match effect:
+            case SendDatagram(datagram, endpoint, tos):
+                self._send_datagram(datagram, endpoint, tos)
+            case InstallSession(session):
+                datapath.install(session)
+            case ActivateSession(local_index):
+                datapath.activate(local_index)
+            case RetireSession(local_index):
+                datapath.retire(local_index)
+            case SendPackets(peer, packets):
+                datapath.send(peer, packets, now)
+            case SetEndpoint(peer, endpoint):
+                datapath.set_endpoint(peer, endpoint)
+            case AddRoutes(peer, networks):
+                datapath.add_routes(peer, networks)
+            case RemoveRoutes(peer, networks):
+                datapath.remove_routes(peer, networks)
+            case SetIdentity(mac1_key):
+                datapath.set_identity(mac1_key)
+            case WriteTun(packets):
+                datapath.inject(packets)
+            case HandshakeGaveUp(peer_id):
+                logger.info("%r: no answer to our handshake, giving up", self.device.peer_by_id(peer_id))
+
+    def _send_datagram(self, datagram: bytes, endpoint: Endpoint, tos: int) -> None:
+        if self._bind is None:
+            return
+        try:
+            if not self._bind.send((datagram,), endpoint, tos):
+                self._drops[DropReason.SEND_FAILED] += 1
+        except OSError as error:
+            self._drops[DropReason.SEND_FAILED] += 1
+            logger.debug("could not send a handshake message to %s: %s", endpoint, error.strerror)
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        """How many datagrams and packets were dropped, by reason."""
+        return self._drops + self.device.drops
+
+    # --- What the user configures (the UAPI server calls these). -------------------------------------------
+
+    def commit(self) -> None:
+        """Let the data plane and the timers know what was configured since."""
+        self._apply_effects(self._now())
+        self._set_alarm()
+
+    def set_private_key(self, key: PrivateKey | None) -> None:
+        """Change who we are; None: no key."""
+        self.device.set_private_key(key)
+
+    def set_listen_port(self, port: int) -> None:
+        """Listen on another UDP port; 0: any. Raises PywgError when it is taken; the old one then stays."""
+        if self._bind is None:
+            self._port = port
+        elif port != self._port:
+            self._use_bind(self._open_bind(port, self._mark))
+        self.device.forget_local_addresses()
+
+    def set_fwmark(self, mark: int) -> None:
+        """Mark all datagrams from now on; 0: none. Raises PywgError where the system does not allow it."""
+        if self._bind is not None:
+            self._bind.set_mark(mark)
+        self._mark = mark
+        self.device.forget_local_addresses()
+
+    def remove_all_peers(self) -> None:
+        """Remove every peer."""
+        for peer in list(self.device.peers()):
+            self.device.remove_peer(peer)
+
+    def peer(self, public_key: PublicKey) -> Peer | None:
+        """The peer with this public key."""
+        return self.device.peer(public_key)
+
+    def add_peer(self, public_key: PublicKey) -> Peer:
+        """Add a peer. Raises PywgError when it exists or is ourselves."""
+        return self.device.add_peer(public_key)
+
+    def remove_peer(self, peer: Peer) -> None:
+        """Remove a peer."""
+        self.device.remove_peer(peer)
+
+    def set_preshared_key(self, peer: Peer, key: PresharedKey) -> None:
+        """Used from the next handshake on."""
+        self.device.set_preshared_key(peer, key)
+
+    def set_endpoint(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Where the peer is reached."""
+        self.device.set_endpoint(peer, endpoint)
+
+    def set_persistent_keepalive(self, peer: Peer, interval: int) -> None:
+        """Seconds between keepalives; 0: off."""
+        self.device.set_persistent_keepalive(peer, interval, self._now())
+
+    def clear_allowed_ips(self, peer: Peer) -> None:
+        """Take all allowed IPs from the peer."""
+        self.device.clear_allowed_ips(peer)
+
+    def add_allowed_ip(self, peer: Peer, network: Network) -> None:
+        """Give an allowed IP to the peer."""
+        self.device.add_allowed_ips(peer, (network,))
+
+    def remove_allowed_ip(self, peer: Peer, network: Network) -> None:
+        """Take an allowed IP from the peer; ignored when it has it not."""
+        self.device.remove_allowed_ips(peer, (network,))
+
+    def snapshot(self) -> DeviceSnapshot:
+        """The device and its peers as they are now."""
+        with contextlib.suppress(TunGoneError):  # `run` hears of it too, and ends
+            self.turn()  # what the data plane has counted since the last one belongs in it
+        device = self.device
+        return DeviceSnapshot(
+            private_key=device.private_key,
+            listen_port=self._port,
+            fwmark=self._mark,
+            peers=[
+                PeerSnapshot(
+                    public_key=peer.public_key,
+                    preshared_key=peer.preshared_key,
+                    endpoint=peer.endpoint,
+                    last_handshake_ns=peer.last_handshake_ns,
+                    rx_bytes=peer.rx_bytes,
+                    tx_bytes=peer.tx_bytes,
+                    persistent_keepalive_interval=peer.persistent_keepalive,
+                    allowed_ips=device.allowed_ips(peer),
+                )
+                for peer in device.peers()
+            ],
+        )
+
+    # --- The asyncio shell. --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry packets until cancelled, or until the tunnel device is removed: then TunGoneError.
+
+        On the way out sockets are closed and keys forgotten; the tunnel device stays open.
+        """
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        self._alarm = clock.Alarm(loop, lambda: self._guard(self.turn))
+        changes = self._tun.changes_fileno()
+        self._datapath.start()
+        loop.add_reader(self._datapath.fileno(), self._guard, self.turn)
+        if changes >= 0:
+            loop.add_reader(changes, self._guard, self._follow_or_complain)
+        try:
+            self._guard(self._follow_or_complain)
+            await self._ended
+        finally:
+            self._alarm.close()
+            self._alarm = None
+            loop.remove_reader(self._datapath.fileno())
+            if changes >= 0:
+                loop.remove_reader(changes)
+            self.device.down()
+            self._datapath.close()
+            self._use_bind(None)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Run a callback of the loop; its exception ends `run`, instead of a line in the loop's log."""
+        assert self._ended is not None
+        if self._ended.done():
+            return
+        try:
+            work()
+            self._set_alarm()
+        except Exception as error:
+            self._ended.set_exception(error)
+
+    def _set_alarm(self) -> None:
+        """See to it that a turn comes in time; one that comes too early does no harm."""
+        if self._alarm is None:
+            return
+        due = self.next_turn()
+        if due is not None and (self._alarm.deadline is None or due < self._alarm.deadline):
+            self._alarm.set(due)
+
+    def _follow_or_complain(self) -> None:
+        try:
+            self.follow_tun()
+        except TunGoneError:
+            raise
+        except PywgError as error:
+            logger.error("%s: can't go up: %s", self._tun.name, error)

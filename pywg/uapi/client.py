@@ -1,0 +1,143 @@
+"""The client's side of the configuration protocol: talks to the socket of any userspace WireGuard here.
+
+pywgd, wireguard-go, boringtun and gotatun answer it alike. The kernel's WireGuard is not reached this way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+from pywg.device.snapshot import DeviceSnapshot
+from pywg.uapi.format import MAX_LINE, DeviceChange, UapiError, format_set, parse_get, parse_status
+from pywg.uapi.path import SOCKET_DIRECTORY, SOCKET_SUFFIX, socket_path
+
+TIMEOUT = 60.0
+"""Seconds that a daemon may be silent before we give up."""
+
+
+def has_daemon(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> bool:
+    """Whether a daemon listens for this interface. A socket that none listens on is removed, as by `wg`."""
+    try:
+        path = socket_path(interface, directory)
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return False
+    except (UapiError, OSError, ValueError):
+        return False
+    try:
+        with _connect(path):
+            return True
+    except ConnectionRefusedError:
+        with suppress(OSError):
+            path.unlink()
+        return False
+    except OSError:
+        return True
+
+
+def list_interfaces(directory: pathlib.Path = SOCKET_DIRECTORY) -> list[str]:
+    """The interfaces whose daemons listen, in the directory's own order, which is the one that `wg` shows."""
+    try:
+        names = os.listdir(directory)  # noqa: PTH208  the same order as readdir's
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UapiError(error.errno or errno.EIO, f"{directory} cannot be read: {error.strerror}") from None
+    found = [name.removesuffix(SOCKET_SUFFIX) for name in names if name.endswith(SOCKET_SUFFIX)]
+    return [interface for interface in found if has_daemon(interface, directory)]
+
+
+class Client:
+    """A way to one daemon. Each request has its own connection, since boringtun answers only one on each."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._connection: socket.socket | None = None
+
+    @classmethod
+    def open(cls, interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> Client:
+        """Connect to the daemon of an interface; raises UapiError (ENOENT, ECONNREFUSED, EACCES, ...)."""
+        client = cls(socket_path(interface, directory))
+        client._connection = client._connected()
+        return client
+
+    def get(self) -> DeviceSnapshot:
+        """The device with its peers, in the daemon's order."""
+        with self._request(["get=1"]) as answer:
+            return parse_get(_lines(answer))
+
+    def set(self, changes: str | DeviceChange) -> None:
+        """Apply changes; as text: the lines between `set=1` and the blank line.
+
+        The daemon applies line by line, so what comes before a line that it refuses stays applied.
+        """
+        if isinstance(changes, str):
+            lines: Iterable[str] = changes.strip("\n").split("\n") if changes.strip("\n") else []
+            if "" in lines:
+                raise UapiError(errno.EINVAL, "a blank line would end the request before its end")
+        else:
+            lines = format_set(changes)
+        with self._request(["set=1", *lines]) as answer:
+            parse_status(_lines(answer))
+
+    def close(self) -> None:
+        """Let go of the connection. Closing twice is harmless."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _connected(self) -> socket.socket:
+        try:
+            return _connect(self._path)
+        except OSError as error:
+            raise UapiError(
+                error.errno or errno.EIO, f"no daemon answers at {self._path}: {error.strerror or error}"
+            ) from None
+
+    def _request(self, lines: list[str]) -> BinaryIO:
+        connection = self._connection or self._connected()
+        self._connection = None
+        with connection:
+            # A daemon that refuses a line may answer, and close, before it has read the rest.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(("\n".join(lines) + "\n\n").encode("utf-8", "surrogateescape"))
+            return connection.makefile("rb")
+
+
+def _connect(path: pathlib.Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(TIMEOUT)
+    try:
+        connection.connect(str(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lines(answer: BinaryIO) -> Iterator[str]:
+    """The answer's lines without newlines, up to its blank line."""
+    while True:
+        try:
+            line = answer.readline(MAX_LINE + 1)
+        except TimeoutError:
+            raise UapiError(errno.ETIMEDOUT, f"the daemon said nothing for {TIMEOUT:.0f} s") from None
+        except OSError as error:
+            raise UapiError(error.errno or errno.EIO, f"the daemon hung up: {error.strerror}") from None
+        if line == b"\n":
+            return
+        if not line.endswith(b"\n"):
+            raise UapiError(errno.EPROTO, "the daemon's answer breaks off")
+        yield line[:-1].decode("ascii", "replace")

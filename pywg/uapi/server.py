@@ -1,0 +1,455 @@
+"""The daemon's side of the configuration protocol: a unix socket that answers `get=1` and `set=1`.
+
+Lines are applied as they arrive, each at once, as in wireguard-go: an error stops there and is answered with
+its errno, earlier lines stay. Between chunks of lines the event loop gets its turn, so that no request holds
+up traffic, and no client another. What is configured is behind `Configurable`; the text is in `format.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import itertools
+import logging
+import os
+import pathlib
+import socket
+import stat
+from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
+
+from pywg.device.session import Network
+from pywg.device.snapshot import DeviceSnapshot
+from pywg.errors import PywgError
+from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.uapi.format import (
+    MAX_LINE,
+    UNKNOWN_ERROR,
+    UapiError,
+    format_get,
+    parse_endpoint,
+    parse_key,
+    parse_network,
+    parse_true,
+    parse_unsigned,
+    split_line,
+)
+from pywg.uapi.path import SOCKET_DIRECTORY, socket_path
+from pywg.uapi.watch import identity, wait_until_removed
+from pywg.wire.endpoint import Endpoint
+
+CHUNK = 256
+"""Lines that are applied or written before the event loop gets its turn."""
+
+CLIENT_LIMIT = 64
+"""Connections at once; one more closes the one that was silent longest."""
+
+FLUSH_TIME = 1.0
+"""Seconds that a client has to take the last answer after we are done with it."""
+
+_log = logging.getLogger(__name__)
+
+Handle = TypeVar("Handle")
+
+
+class Configurable(Protocol[Handle]):
+    """What a server configures. All methods are called in the event loop and return at once."""
+
+    def set_private_key(self, key: PrivateKey | None) -> None:
+        """Change who we are; None: no key."""
+
+    def set_listen_port(self, port: int) -> None:
+        """Listen there, or with 0 on any free port; raises OSError or PywgError when that fails."""
+
+    def set_fwmark(self, mark: int) -> None:
+        """Mark what is sent; 0: do not. Raises OSError or PywgError when that fails."""
+
+    def remove_all_peers(self) -> None:
+        """Forget all peers."""
+
+    def peer(self, public_key: PublicKey) -> Handle | None:
+        """The peer with this key, if there is one."""
+
+    def add_peer(self, public_key: PublicKey) -> Handle:
+        """A new peer; raises PywgError when it would be ourselves, which the server silently passes over."""
+
+    def remove_peer(self, handle: Handle) -> None:
+        """Forget one peer; its handle is not used again."""
+
+    def set_preshared_key(self, handle: Handle, key: PresharedKey) -> None:
+        """Used from the next handshake on."""
+
+    def set_endpoint(self, handle: Handle, endpoint: Endpoint) -> None:
+        """Where the peer is."""
+
+    def set_persistent_keepalive(self, handle: Handle, seconds: int) -> None:
+        """0: off. Called when everything else that the request says of the peer has been applied."""
+
+    def clear_allowed_ips(self, handle: Handle) -> None:
+        """Take away all its networks."""
+
+    def add_allowed_ip(self, handle: Handle, network: Network) -> None:
+        """Give the peer a network, from whoever had it."""
+
+    def remove_allowed_ip(self, handle: Handle, network: Network) -> None:
+        """Take a network from the peer; when it is not its own, nothing happens."""
+
+    def snapshot(self) -> DeviceSnapshot:
+        """Everything as it is now; not changed afterwards."""
+
+    def commit(self) -> None:
+        """Let what was changed take effect; called after each request, and within long ones."""
+
+
+def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket.socket:
+    """Bind the socket of an interface, for its owner only; one that a dead daemon left behind is replaced.
+
+    Raises PywgError when another daemon listens there, or the directory or the socket cannot be made.
+    """
+    path = socket_path(interface, directory)
+    try:
+        directory.mkdir(0o700, parents=True, exist_ok=True)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise PywgError(f"{directory} cannot be used: {error.strerror}") from None
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o077)
+    try:
+        # Two daemons that start at once must not both find the same stale socket.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _remove_stale(path)
+        listener.bind(str(path))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise PywgError(f"{path} cannot be made: {error.strerror or error}") from None
+    except PywgError:
+        listener.close()
+        raise
+    finally:
+        os.umask(umask)
+        os.close(lock)
+    return listener
+
+
+def _remove_stale(path: pathlib.Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise PywgError(f"{path} is in the way and is not a socket; remove it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass  # somebody listens, and has many waiting
+    raise PywgError(f"a daemon for {path.stem} runs already: it answers at {path}")
+
+
+class UapiServer(Generic[Handle]):
+    """Serves one device on one listening socket (from `listen`, or inherited) until it is closed."""
+
+    def __init__(self, engine: Configurable[Handle], listener: socket.socket) -> None:
+        self._engine = engine
+        self._listener = listener
+        self._path = pathlib.Path(os.fsdecode(listener.getsockname()))
+        self._file = identity(self._path)
+        self._server: asyncio.Server | None = None
+        self._clients: dict[_Connection[Handle], None] = {}
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Where clients find us."""
+        return self._path
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=MAX_LINE + 1)
+
+    async def wait_until_removed(self) -> None:
+        """Return when somebody has removed the socket, which means that the daemon shall end.
+
+        Never returns for an inherited socket that is not at its path here.
+        """
+        if self._file is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await wait_until_removed(self._path, self._file)
+
+    async def close(self) -> None:
+        """Stop answering, hang up, and remove the socket unless it is another's by now."""
+        if self._server is not None:
+            self._server.close()
+        self._listener.close()
+        tasks = [client.task for client in self._clients]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._file is not None and identity(self._path) == self._file:
+            with suppress(OSError):
+                self._path.unlink()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._clients) >= CLIENT_LIMIT:
+            silent = min(self._clients, key=lambda client: client.last_heard)
+            del self._clients[silent]
+            silent.task.cancel()
+        connection = _Connection(self._engine, reader, writer)
+        self._clients[connection] = None
+        try:
+            await connection.serve()
+            writer.close()
+            async with asyncio.timeout(FLUSH_TIME):
+                await writer.wait_closed()
+        except asyncio.CancelledError:
+            pass  # the server closes, or makes room; this task ends here anyway
+        except OSError as error:  # TimeoutError too
+            _log.debug("a client of the configuration socket is gone: %s", error)
+        finally:
+            writer.transport.abort()
+            self._clients.pop(connection, None)
+
+
+class _LineTooLongError(Exception):
+    """A line is longer than MAX_LINE."""
+
+
+class _Lines:
+    """The lines that a client sends, with their newlines; the last may have none. Keeps one read at most."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._complete: list[bytes] = []  # in reverse
+        self._rest = b""
+
+    async def next(self) -> bytes:
+        """The next line; empty at the end."""
+        while not self._complete:
+            try:
+                data = await self._reader.read(MAX_LINE + 1)
+            except ConnectionError:
+                data = b""
+            if not data:
+                rest, self._rest = self._rest, b""
+                return rest
+            lines = (self._rest + data).split(b"\n")
+            self._rest = lines.pop()
+            if len(self._rest) > MAX_LINE or (lines and len(lines[0]) > MAX_LINE):
+                raise _LineTooLongError
+            self._complete = [line + b"\n" for line in reversed(lines)]
+        return self._complete.pop()
+
+    def push_back(self, line: bytes) -> None:
+        """Let `next` return this line once more."""
+        self._complete.append(line)
+
+
+class _Connection(Generic[Handle]):
+    """One client, from its first request to its last."""
+
+    def __init__(
+        self, engine: Configurable[Handle], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self.last_heard = 0.0
+        self._engine = engine
+        self._lines = _Lines(reader)
+        self._writer = writer
+
+    async def serve(self) -> None:
+        """Answer until the client hangs up or says something that is no request."""
+        loop = asyncio.get_running_loop()
+        with suppress(_LineTooLongError):
+            while True:
+                self.last_heard = loop.time()
+                operation = await self._lines.next()
+                if operation == b"get=1\n":
+                    await self._get()
+                elif operation == b"set=1\n":
+                    await self._set()
+                else:
+                    return
+                await self._writer.drain()
+                await asyncio.sleep(0)
+
+    async def _get(self) -> None:
+        if await self._lines.next() != b"\n":
+            self._answer(UapiError(errno.EINVAL, "get=1 takes no lines"))
+            return
+        lines = format_get(self._engine.snapshot())
+        while chunk := list(itertools.islice(lines, CHUNK)):
+            chunk.append("")
+            self._writer.write("\n".join(chunk).encode())
+            await self._writer.drain()
+            await asyncio.sleep(0)
+        self._answer(None)
+
+    async def _set(self) -> None:
+        request = _SetRequest(self._engine)
+        try:
+            await self._apply(request)
+        except UapiError as error:
+            self._answer(error)
+            await self._skip_request()
+        except _LineTooLongError:
+            self._answer(UapiError(errno.EIO, f"a line is longer than {MAX_LINE} bytes"))
+            raise
+        except Exception as error:
+            _log.exception("a set request failed")
+            self._answer(UapiError(UNKNOWN_ERROR, str(error)))
+            await self._skip_request()
+        else:
+            self._answer(None)
+
+    async def _apply(self, request: _SetRequest[Handle]) -> None:
+        count = 0
+        try:
+            while line := await self._lines.next():
+                text = line.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
+                if not text:
+                    return
+                request.apply(text)
+                count += 1
+                if count % CHUNK == 0:
+                    self._engine.commit()
+                    await asyncio.sleep(0)
+                    # Others were served meanwhile, and may have removed the peer.
+                    request.look_again()
+        finally:
+            request.finish_peer()
+            self._engine.commit()
+
+    async def _skip_request(self) -> None:
+        """Pass over what the client had sent behind a refused line, so that its next request is understood.
+
+        That ends at the blank line; or, for a client that never sends it, where a request begins.
+        """
+        await self._writer.drain()
+        count = 0
+        while (line := await self._lines.next()) not in (b"\n", b""):
+            if line in (b"get=1\n", b"set=1\n"):
+                self._lines.push_back(line)
+                return
+            count += 1
+            if count % CHUNK == 0:
+                await asyncio.sleep(0)
+
+    def _answer(self, error: UapiError | None) -> None:
+        if error is not None:
+            _log.error("UAPI: %s", error)
+        self._writer.write(f"errno={-error.errno if error is not None else 0}\n\n".encode())
+
+
+class _SetRequest(Generic[Handle]):
+    """A `set=1` in progress: which peer its lines are about."""
+
+    def __init__(self, engine: Configurable[Handle]) -> None:
+        self._engine = engine
+        self._public_key: PublicKey | None = None
+        self._handle: Handle | None = None  # None with a public key: its lines are read and change nothing
+        self._created = False
+        self._keepalive: int | None = None
+
+    def apply(self, line: str) -> None:
+        """Apply one line; raises UapiError."""
+        key, value = split_line(line)
+        if key == "public_key":
+            self._begin_peer(parse_key(PublicKey, key, value))
+        elif self._public_key is None:
+            self._apply_to_device(key, value)
+        else:
+            self._apply_to_peer(key, value)
+
+    def look_again(self) -> None:
+        """After others had their turn: find the peer anew, as it may have been removed."""
+        if self._public_key is not None and self._handle is not None:
+            self._handle = self._engine.peer(self._public_key)
+
+    def finish_peer(self) -> None:
+        """The peer's last line was applied. Only now may keepalives begin: the endpoint is known."""
+        if self._handle is not None and self._keepalive is not None:
+            self._engine.set_persistent_keepalive(self._handle, self._keepalive)
+        self._keepalive = None
+
+    def _begin_peer(self, public_key: PublicKey) -> None:
+        self.finish_peer()
+        self._public_key = public_key
+        self._handle = self._engine.peer(public_key)
+        self._created = self._handle is None
+        if self._handle is None:
+            with suppress(PywgError):
+                self._handle = self._engine.add_peer(public_key)
+
+    def _apply_to_device(self, key: str, value: str) -> None:
+        match key:
+            case "private_key":
+                private_key = parse_key(PrivateKey, key, value)
+                self._engine.set_private_key(None if private_key.is_zero else private_key.clamped())
+            case "listen_port":
+                port = parse_unsigned(key, value, 16)
+                try:
+                    self._engine.set_listen_port(port)
+                except (OSError, PywgError) as error:
+                    raise UapiError(errno.EADDRINUSE, f"listen_port {port}: {error}") from None
+            case "fwmark":
+                mark = parse_unsigned(key, value, 32)
+                try:
+                    self._engine.set_fwmark(mark)
+                except (OSError, PywgError) as error:
+                    raise UapiError(errno.EADDRINUSE, f"fwmark {mark}: {error}") from None
+            case "replace_peers":
+                parse_true(key, value)
+                self._engine.remove_all_peers()
+            case _:
+                raise UapiError(errno.EINVAL, f"{key[:80]!r} is no key of a device")
+
+    def _apply_to_peer(self, key: str, value: str) -> None:
+        engine, handle = self._engine, self._handle
+        match key:
+            case "allowed_ip":
+                network = parse_network(key, value.removeprefix("-"))
+                if handle is None:
+                    return
+                if value.startswith("-"):
+                    engine.remove_allowed_ip(handle, network)
+                else:
+                    engine.add_allowed_ip(handle, network)
+            case "replace_allowed_ips":
+                parse_true(key, value)
+                if handle is not None:
+                    engine.clear_allowed_ips(handle)
+            case "endpoint":
+                endpoint = parse_endpoint(key, value)
+                if handle is not None:
+                    engine.set_endpoint(handle, endpoint)
+            case "preshared_key":
+                preshared_key = parse_key(PresharedKey, key, value)
+                if handle is not None:
+                    engine.set_preshared_key(handle, preshared_key)
+            case "persistent_keepalive_interval":
+                self._keepalive = parse_unsigned(key, value, 16)
+            case "update_only":
+                parse_true(key, value)
+                if self._created:
+                    self._drop_peer()
+            case "remove":
+                parse_true(key, value)
+                self._drop_peer()
+            case "protocol_version":
+                if value != "1":
+                    raise UapiError(errno.EINVAL, f"protocol_version is '{value[:80]}'; only 1 exists")
+            case _:
+                raise UapiError(errno.EINVAL, f"{key[:80]!r} is no key of a peer")
+
+    def _drop_peer(self) -> None:
+        if self._handle is not None:
+            self._engine.remove_peer(self._handle)
+            self._handle = None

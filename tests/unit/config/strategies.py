@@ -1,0 +1,87 @@
+"""Generated models and texts for the tests of configuration files."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from hypothesis import strategies as st
+
+from pywg.config.model import AllowedIP, Config, EndpointName, Interface, Operation, Peer
+from pywg.config.positions import Located, Position
+from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+
+NOWHERE = Position("generated")
+
+
+def located(values):
+    return values.map(lambda value: Located(value, NOWHERE))
+
+
+def optional(values):
+    return st.none() | located(values)
+
+
+raw_keys = st.binary(min_size=32, max_size=32)
+lengths = st.integers(0, 128)
+networks = st.one_of(
+    st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(lambda n: ipaddress.IPv4Network(n, strict=False)),
+    st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map(
+        lambda n: ipaddress.IPv6Network(n, strict=False)
+    ),
+)
+interface_addresses = st.one_of(
+    st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(ipaddress.IPv4Interface),
+    st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map(ipaddress.IPv6Interface),
+)
+hosts = st.ip_addresses().map(str) | st.from_regex(r"[a-z][a-z0-9-]{0,8}(\.[a-z]{2,5}){0,2}", fullmatch=True)
+ports = st.integers(0, 65535).map(str) | st.sampled_from(["wireguard", "http-alt"])
+endpoints = st.builds(EndpointName, hosts, ports)
+hooks = st.lists(located(st.from_regex(r"[!-~]([ -~]{0,20}[!-~])?", fullmatch=True)), max_size=3)
+domains = st.from_regex(r"[a-z][a-z0-9-]{0,5}(\.[a-z]{2,5}){0,2}", fullmatch=True)
+tables = st.sampled_from(["auto", "off", "main", "my_table"]) | st.integers(0, 0xFFFFFFFF)
+
+interfaces = st.builds(
+    Interface,
+    private_key=optional(raw_keys.map(PrivateKey)),
+    listen_port=optional(st.integers(0, 65535)),
+    fwmark=optional(st.integers(0, 0xFFFFFFFF)),
+    addresses=st.lists(located(interface_addresses), max_size=3),
+    dns_servers=st.lists(located(st.ip_addresses()), max_size=2),
+    dns_search=st.lists(located(domains), max_size=2),
+    mtu=optional(st.integers(68, 65535)),
+    table=optional(tables),
+    pre_up=hooks,
+    post_up=hooks,
+    pre_down=hooks,
+    post_down=hooks,
+    save_config=optional(st.booleans()),
+)
+
+
+@st.composite
+def _peers(draw, operations):
+    entries = draw(st.lists(located(st.builds(AllowedIP, networks, st.sampled_from(operations))), max_size=5))
+    incremental = any(entry.value.operation is not Operation.SET for entry in entries)
+    return Peer(
+        draw(located(raw_keys.map(PublicKey))),
+        draw(optional(raw_keys.map(PresharedKey))),
+        draw(optional(endpoints)),
+        draw(optional(st.integers(0, 65535))),
+        entries,
+        not incremental or draw(st.booleans()),
+    )
+
+
+configs = st.builds(Config, interfaces, st.lists(_peers(list(Operation)), max_size=3))
+"""Any model that a wg-quick file can say."""
+
+plain_configs = st.builds(Config, interfaces, st.lists(_peers([Operation.SET]), max_size=3))
+"""The same without incremental allowed IPs."""
+
+_WORDS = """[Interface] [Peer] [peer PrivateKey PublicKey PresharedKey AllowedIPs Address Endpoint PostUp DNS
+MTU Table SaveConfig FwMark ListenPort PersistentKeepalive
+# , / + - [ ] : 0x off true 10.0.0.1 ::1 32 65536"""
+_SPACES = ["=", " = ", "\n", "\n", " ", "\t", "\r", "\0", "\ufeff", "\u212a", "\udc80", "é", "A" * 43 + "="]
+_fragments = st.sampled_from([*_WORDS.split(), *_SPACES])
+texts = st.lists(_fragments | st.text(max_size=4), max_size=40).map("".join)
+"""Texts that look like configuration files now and then, and are right now and then."""
