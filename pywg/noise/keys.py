@@ -35,7 +35,7 @@ def _parse_base64(text: str, kind: str) -> bytes:
         raw = b""
     if len(raw) != KEY_SIZE or base64.b64encode(raw) != text.encode():
         raise PywgError(
-            f"this is not a {kind} key: {KEY_SIZE} bytes in base64 are 43 of its characters and a '=' at the end"
+            f"this is not a {kind} key: {KEY_SIZE} bytes in base64 are 43 characters and a '=' at the end"
         )
     return raw
 

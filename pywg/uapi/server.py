@@ -228,22 +228,35 @@ class _Lines:
         self._complete: list[bytes] = []  # in reverse
         self._rest = b""
 
-    async def next(self) -> bytes:
-        """The next line; empty at the end."""
+    @property
+    def waiting(self) -> bool:
+        """Whether `take` has a line without `receive`."""
+        return bool(self._complete)
+
+    async def receive(self) -> None:
+        """Wait until there is a line to take; raises _LineTooLongError."""
         while not self._complete:
             try:
                 data = await self._reader.read(MAX_LINE + 1)
             except ConnectionError:
                 data = b""
             if not data:
-                rest, self._rest = self._rest, b""
-                return rest
+                self._complete, self._rest = [self._rest], b""
+                return
             lines = (self._rest + data).split(b"\n")
             self._rest = lines.pop()
             if len(self._rest) > MAX_LINE or (lines and len(lines[0]) > MAX_LINE):
                 raise _LineTooLongError
             self._complete = [line + b"\n" for line in reversed(lines)]
+
+    def take(self) -> bytes:
+        """The next line; at the end an empty one."""
         return self._complete.pop()
+
+    async def next(self) -> bytes:
+        """`receive` and `take`."""
+        await self.receive()
+        return self.take()
 
     def push_back(self, line: bytes) -> None:
         """Let `next` return this line once more."""
@@ -310,19 +323,22 @@ class _Connection(Generic[Handle]):
             self._answer(None)
 
     async def _apply(self, request: _SetRequest[Handle]) -> None:
-        count = 0
+        applied = 0  # since others had their turn
         try:
-            while line := await self._lines.next():
+            while True:
+                if applied >= CHUNK or not self._lines.waiting:
+                    if applied:
+                        self._engine.commit()
+                        applied = 0
+                        await asyncio.sleep(0)
+                    await self._lines.receive()
+                    request.look_again()
+                line = self._lines.take()
                 text = line.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
                 if not text:
                     return
                 request.apply(text)
-                count += 1
-                if count % CHUNK == 0:
-                    self._engine.commit()
-                    await asyncio.sleep(0)
-                    # Others were served meanwhile, and may have removed the peer.
-                    request.look_again()
+                applied += 1
         finally:
             request.finish_peer()
             self._engine.commit()
