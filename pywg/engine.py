@@ -185,7 +185,7 @@ class Engine:
 
     def set_private_key(self, key: PrivateKey | None) -> None:
         """Change who we are; None: no key."""
-        self.device.set_private_key(key)
+        self.device.set_private_key(key, self._now())
 
     def set_listen_port(self, port: int) -> None:
         """Listen on another UDP port; 0: any. Raises PywgError when it is taken; the old one then stays."""
@@ -246,6 +246,7 @@ class Engine:
     def snapshot(self) -> DeviceSnapshot:
         """The device and its peers as they are now."""
         with contextlib.suppress(TunGoneError):  # `run` hears of it too, and ends
+            self._follow_or_complain()  # whoever brought the device up and asks then sees it up
             self.turn()  # what the data plane has counted since the last one belongs in it
         device = self.device
         return DeviceSnapshot(

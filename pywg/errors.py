@@ -43,6 +43,7 @@ class DropReason(enum.Enum):
     SOURCE_NOT_ALLOWED = "source-not-allowed"
     ECN = "ecn"
     # A packet from the tunnel device that could not be sent.
+    BAD_OFFLOAD = "bad-offload"
     NO_ROUTE = "no-route"
     NO_ENDPOINT = "no-endpoint"
     HANDSHAKE_GAVE_UP = "handshake-gave-up"

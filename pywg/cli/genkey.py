@@ -24,7 +24,7 @@ def warn_if_world_accessible() -> None:
         )
 
 
-@click.command("genkey", context_settings=WG_WORDS, short_help="Make a new private key.")
+@click.command("genkey", context_settings=WG_WORDS)
 @WORDS
 @click.pass_context
 def command(context: click.Context, words: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pywg.cli.wgusage import WG_WORDS, WORDS, refuse_usage
 from pywg.noise.keys import PresharedKey
 
 
-@click.command("genpsk", context_settings=WG_WORDS, short_help="Make a new preshared key.")
+@click.command("genpsk", context_settings=WG_WORDS)
 @WORDS
 @click.pass_context
 def command(context: click.Context, words: tuple[str, ...]) -> None:

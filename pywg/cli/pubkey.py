@@ -14,7 +14,7 @@ _SPACE = b" \t\n\v\f\r\0"
 _BLOCK = 65536
 
 
-@click.command("pubkey", context_settings=WG_WORDS, short_help="The public key to a private key.")
+@click.command("pubkey", context_settings=WG_WORDS)
 @WORDS
 @click.pass_context
 def command(context: click.Context, words: tuple[str, ...]) -> None:

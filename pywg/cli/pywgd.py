@@ -102,7 +102,7 @@ def open_uapi(interface: str, environment: Mapping[str, str]) -> socket.socket:
         import socket
 
         return socket.socket(fileno=inherited)
-    from pywg.uapi.server import listen
+    from pywg.uapi.listen import listen
 
     return listen(interface)
 

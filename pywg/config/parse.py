@@ -56,7 +56,7 @@ class Word(NamedTuple):
     column: int
 
 
-class _BadValue(Exception):  # noqa: N818  caught in this module, where it gets its position
+class BadValue(Exception):  # noqa: N818  caught where it gets its position
     """What is wrong with the value just read, as the end of a sentence that begins with the key's name."""
 
 
@@ -239,7 +239,7 @@ class _Parser:
     def _one(self, name: str, word: Word, convert: Callable[[str], T]) -> Located[T] | None:
         try:
             return Located(convert(word.text), self._at(word.column))
-        except _BadValue as bad:
+        except BadValue as bad:
             self._mistake(self._at(word.column), f"{name}: {bad}")
             return None
 
@@ -268,10 +268,10 @@ class _Parser:
         self._interface.private_key = self._wg_one(name, word, lambda text: _key(PrivateKey, text))
 
     def _listen_port(self, name: str, word: Word) -> None:
-        self._interface.listen_port = self._wg_one(name, word, _port)
+        self._interface.listen_port = self._wg_one(name, word, listen_port)
 
     def _fwmark(self, name: str, word: Word) -> None:
-        self._interface.fwmark = self._wg_one(name, word, _mark)
+        self._interface.fwmark = self._wg_one(name, word, fwmark)
 
     def _address(self, name: str, word: Word) -> None:
         self._interface.addresses.extend(self._many(name, word, interface_address))
@@ -319,7 +319,7 @@ class _Parser:
         self._peer.endpoint = self._wg_one(name, word, endpoint_name)
 
     def _persistent_keepalive(self, name: str, word: Word) -> None:
-        self._peer.persistent_keepalive = self._wg_one(name, word, _keepalive)
+        self._peer.persistent_keepalive = self._wg_one(name, word, persistent_keepalive)
 
     def _allowed_ips(self, name: str, word: Word) -> None:
         self._peer.replace_allowed_ips = True
@@ -377,48 +377,50 @@ _PEER_ENTRIES = {
 }
 
 
-# --- Converters: one word to one value; they raise _BadValue with what is wrong. --------------------------
+# --- Converters: one word to one value; they raise `BadValue` with what is wrong. --------------------------
 
 
 def _key(kind: type[K], text: str) -> K:
     """No message here repeats the text: it is, or was meant to be, a secret."""
     if len(text) != _KEY_LENGTH:
-        raise _BadValue(f"is {len(text)} characters long; a key is {_KEY_LENGTH} characters of base64")
+        raise BadValue(f"is {len(text)} characters long; a key is {_KEY_LENGTH} characters of base64")
     try:
         return kind.from_base64(text)
     except PywgError:
-        raise _BadValue("is not a key: 43 characters of base64 and a '=' that stand for 32 bytes") from None
+        raise BadValue("is not a key: 43 characters of base64 and a '=' that stand for 32 bytes") from None
 
 
 def _number(text: str, limit: int, what: str) -> int:
     """`what` says which numbers are right. The length check keeps huge numbers from being converted."""
     if not _DECIMAL.fullmatch(text) or len(text.lstrip("0")) > 10 or int(text) > limit:
-        raise _BadValue(f"{quote(text)} is not {what}")
+        raise BadValue(f"{quote(text)} is not {what}")
     return int(text)
 
 
-def _port(text: str) -> int:
+def listen_port(text: str) -> int:
     """A port number, or a service's name as /etc/services has it."""
     if not text[:1].isdigit() and _SERVICE.fullmatch(text):
         try:
             return socket.getservbyname(text, "udp")
         except OSError:
-            raise _BadValue(f"{quote(text)} is neither a port number nor a UDP service known here") from None
+            raise BadValue(f"{quote(text)} is neither a port number nor a UDP service known here") from None
     return _number(text, 65535, "a port number from 0 to 65535")
 
 
-def _mark(text: str) -> int:
+def fwmark(text: str) -> int:
+    """A number, decimal or after `0x`, or `off`, which is 0."""
     what = "'off', a number up to 4294967295, or 0x and up to 8 hexadecimal digits"
     if text.lower() == "off":
         return 0
     if _HEXADECIMAL.fullmatch(text):
         if len(text[2:].lstrip("0")) > 8:
-            raise _BadValue(f"{quote(text)} is not {what}")
+            raise BadValue(f"{quote(text)} is not {what}")
         return int(text, 16)
     return _number(text, 0xFFFFFFFF, what)
 
 
-def _keepalive(text: str) -> int:
+def persistent_keepalive(text: str) -> int:
+    """Seconds, or `off`, which is 0."""
     if text.lower() == "off":
         return 0
     return _number(text, 65535, "'off' or a number of seconds from 0 to 65535")
@@ -428,7 +430,7 @@ def _mtu(text: str) -> int:
     what = "a number of bytes from 68 to 65535"
     mtu = _number(text, 65535, what)
     if mtu < 68:
-        raise _BadValue(f"{quote(text)} is not {what}")
+        raise BadValue(f"{quote(text)} is not {what}")
     return mtu
 
 
@@ -444,7 +446,7 @@ def _table(text: str) -> int | str:
 
 def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise _BadValue(f"{quote(text)} is neither 'true' nor 'false'")
+        raise BadValue(f"{quote(text)} is neither 'true' nor 'false'")
     return text.lower() == "true"
 
 
@@ -453,7 +455,7 @@ def _dns_entry(text: str) -> Address | str:
     if ":" in text or re.fullmatch(r"[0-9.]+", text):
         return _address(text)
     if not _SEARCH_DOMAIN.fullmatch(text):
-        raise _BadValue(f"{quote(text)} is neither an address nor a domain")
+        raise BadValue(f"{quote(text)} is neither an address nor a domain")
     return text
 
 
@@ -464,7 +466,7 @@ def _address(text: str) -> Address:
         packed = socket.inet_pton(family, text)
     except (OSError, ValueError):
         what = "an IPv6" if ":" in text else "an IPv4"
-        raise _BadValue(f"{quote(text)} is not {what} address") from None
+        raise BadValue(f"{quote(text)} is not {what} address") from None
     return ipaddress.IPv6Address(packed) if ":" in text else ipaddress.IPv4Address(packed)
 
 
@@ -474,9 +476,9 @@ def _address_and_length(text: str) -> tuple[Address, int]:
     if not slash:
         return address, address.max_prefixlen
     if not _DECIMAL.fullmatch(length):
-        raise _BadValue(f"{quote(text)} has no prefix length after the '/'")
+        raise BadValue(f"{quote(text)} has no prefix length after the '/'")
     if len(length.lstrip("0")) > 3 or int(length) > address.max_prefixlen:
-        raise _BadValue(f"{quote(text)} has a prefix longer than {address.max_prefixlen}")
+        raise BadValue(f"{quote(text)} has a prefix longer than {address.max_prefixlen}")
     return address, int(length)
 
 
@@ -489,7 +491,7 @@ def interface_address(text: str) -> InterfaceAddress:
         except ValueError:
             network = None
         if network is None or str(network.netmask) != mask:
-            raise _BadValue(f"{quote(text)} has a mask that is not a row of ones followed by zeros")
+            raise BadValue(f"{quote(text)} has a mask that is not a row of ones followed by zeros")
         text = f"{host}/{network.prefixlen}"
     address, length = _address_and_length(text)
     if isinstance(address, ipaddress.IPv4Address):
@@ -503,7 +505,7 @@ def allowed_ip(text: str) -> AllowedIP:
     if text[:1] in ("+", "-"):
         operation, text = Operation(text[0]), text[1:]
     if not text:
-        raise _BadValue("an entry of the list is empty")
+        raise BadValue("an entry of the list is empty")
     address, length = _address_and_length(text)
     network: Network
     if isinstance(address, ipaddress.IPv4Address):
@@ -518,16 +520,16 @@ def endpoint_name(text: str) -> EndpointName:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket:
-            raise _BadValue(f"{quote(text)} has no ']' after the address")
+            raise BadValue(f"{quote(text)} has no ']' after the address")
         colon, port = rest[:1], rest[1:]
     else:
         host, colon, port = text.rpartition(":")
     if colon != ":" or not port:
-        raise _BadValue(f"{quote(text)} has no port; write it as host:51820 or [2001:db8::1]:51820")
+        raise BadValue(f"{quote(text)} has no port; write it as host:51820 or [2001:db8::1]:51820")
     if not host or not _HOST.fullmatch(host):
-        raise _BadValue(f"{quote(host)} is neither a host name nor an address")
+        raise BadValue(f"{quote(host)} is neither a host name nor an address")
     if port[0].isdigit():
         _number(port, 65535, "a port number from 0 to 65535")
     elif not _SERVICE.fullmatch(port):
-        raise _BadValue(f"{quote(port)} is neither a port number nor the name of a service")
+        raise BadValue(f"{quote(port)} is neither a port number nor the name of a service")
     return EndpointName(host, port)

@@ -39,6 +39,11 @@ class Located(Generic[T]):
     position: Position = dataclasses.field(compare=False, repr=False)
 
 
+def value_of(located: Located[T] | None) -> T | None:
+    """The value where there is one."""
+    return None if located is None else located.value
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mistake:
     """One thing that is wrong, or that deserves a warning: `text` is a sentence without its full stop."""
@@ -68,8 +73,12 @@ def quote(text: str) -> str:
     text = _KEY_TEXT.sub("(a key)", text)
     if len(text) > _QUOTE_LIMIT:
         text = text[: _QUOTE_LIMIT - 3] + "..."
-    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    return "'" + "".join(shown) + "'"
+    return f"'{printable(text)}'"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with an escape in place of every character that does not print."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from pywg.datapath.replay import ReplayWindow
 from pywg.device.session import Activity, Network, PeerId, Report, Session
 from pywg.errors import BadPacket, DropReason
 from pywg.noise import cookie
-from pywg.noise.primitives import SessionCipher, equal
+from pywg.noise.primitives import SessionCipher
 from pywg.tun.base import Tun, TunGoneError
 from pywg.wire import ip, messages
 from pywg.wire.endpoint import Endpoint
@@ -370,8 +370,7 @@ class PortableDataPath:
         if datagram[0] != messages.TYPE_COOKIE_REPLY:  # that one has no MAC1
             if self._mac1_key is None:
                 raise BadPacket(DropReason.NO_PRIVATE_KEY)
-            expected_mac1 = cookie.mac1(self._mac1_key, bytes(datagram[: -messages.MACS_SIZE]))
-            if not equal(expected_mac1, datagram[-messages.MACS_SIZE : -messages.MACS_SIZE // 2]):
+            if not cookie.check_mac1(self._mac1_key, datagram):
                 raise BadPacket(DropReason.BAD_MAC1)
         if len(self._control) >= HANDUP_LIMIT:
             raise BadPacket(DropReason.QUEUE_FULL)

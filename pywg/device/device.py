@@ -111,8 +111,11 @@ class Device:
         """Our static private key; None: not set yet."""
         return self._private_key
 
-    def set_private_key(self, key: PrivateKey | None) -> None:
-        """Change who we are: all sessions end, and a peer with our own public key is removed."""
+    def set_private_key(self, key: PrivateKey | None, now: float) -> None:
+        """Change who we are: all sessions end, and a peer with our own public key is removed.
+
+        Peers for which something waits or that are kept alive get a new handshake at once.
+        """
         if key == self._private_key:
             return
         self._private_key = key
@@ -127,6 +130,8 @@ class Device:
             self._effects.append(SetIdentity(cookie.mac1_key(own)))
         for peer in self._peers.values():
             self._forget_sessions(peer)
+            if self._is_up and key is not None and (peer.staged or peer.persistent_keepalive):
+                self._initiate(peer, now)
 
     def peers(self) -> Iterator[Peer]:
         """All peers, in the order they were added."""
@@ -296,10 +301,9 @@ class Device:
         peer.last_consumed_initiation = now
         self._move(peer, source)
 
-        keypair = self._begin_session(peer, keys, message.sender, initiator=False, now=now)
-        response = messages.Response(
-            keypair.local_index, message.sender, ephemeral_public, nothing, bytes(16), bytes(16)
-        )
+        local_index = self._indices.allocate(_IndexOwner(peer, None))
+        self._begin_session(peer, keys, local_index, message.sender, initiator=False, now=now)
+        response = messages.Response(local_index, message.sender, ephemeral_public, nothing)
         self._send_handshake_message(peer, response.encode_without_macs(), now)
         logger.debug("%r: received an initiation, sent the response", peer)
         return peer
@@ -312,9 +316,9 @@ class Device:
         if owner.keypair is not None or peer.handshake is None:
             raise BadPacket(DropReason.UNEXPECTED)
         keys = peer.handshake.read_response_untrusted(peer.preshared_key, message.ephemeral, message.nothing)
-        self._forget_initiation(peer)
+        peer.handshake = peer.handshake_index = None
         self._move(peer, source)
-        self._begin_session(peer, keys, message.sender, initiator=True, now=now)
+        self._begin_session(peer, keys, message.receiver, message.sender, initiator=True, now=now)
         self._handshake_complete(peer)
         logger.debug("%r: received the response, the session is up", peer)
         # The responder may send only after it has heard from us: without staged packets, a keepalive.
@@ -329,16 +333,23 @@ class Device:
         logger.debug("%r: is under load and gave us a cookie", owner.peer)
 
     def _begin_session(
-        self, peer: Peer, keys: handshake.TransportKeys, remote_index: int, *, initiator: bool, now: float
-    ) -> Keypair:
-        keypair = Keypair(0, initiator, now, now + REJECT_AFTER_TIME)
-        keypair.local_index = self._indices.allocate(_IndexOwner(peer, keypair))
+        self,
+        peer: Peer,
+        keys: handshake.TransportKeys,
+        local_index: int,
+        remote_index: int,
+        *,
+        initiator: bool,
+        now: float,
+    ) -> None:
+        keypair = Keypair(local_index, initiator, now, now + REJECT_AFTER_TIME)
+        self._indices.hand_over(local_index, _IndexOwner(peer, keypair))
         self._retire(peer.keypairs.add(keypair))
         self._effects.append(
             InstallSession(
                 Session(
                     peer=peer.id,
-                    local_index=keypair.local_index,
+                    local_index=local_index,
                     remote_index=remote_index,
                     send_key=keys.send,
                     receive_key=keys.receive,
@@ -352,7 +363,6 @@ class Device:
             )
         )
         self._timers.arm(peer.id, Timer.ZERO_KEY_MATERIAL, now + ZERO_KEYS_AFTER_TIME)
-        return keypair
 
     def _handshake_complete(self, peer: Peer) -> None:
         self._timers.cancel(peer.id, Timer.RETRANSMIT_HANDSHAKE)
@@ -411,7 +421,10 @@ class Device:
         last = peer.last_sent_initiation
         if (last is not None and now - last < REKEY_TIMEOUT) or peer.endpoint is None:
             return
-        peer.last_sent_initiation = now
+        if self._private_key is not None:
+            peer.last_sent_initiation = now
+        elif self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
+            return
         self._timers.arm(peer.id, Timer.RETRANSMIT_HANDSHAKE, now + REKEY_TIMEOUT + self._jitter())
         if self._private_key is None:
             return
@@ -430,12 +443,7 @@ class Device:
             return
         peer.handshake_index = self._indices.allocate(_IndexOwner(peer, None))
         initiation = messages.Initiation(
-            peer.handshake_index,
-            peer.handshake.ephemeral,
-            peer.handshake.static,
-            peer.handshake.timestamp,
-            bytes(16),
-            bytes(16),
+            peer.handshake_index, peer.handshake.ephemeral, peer.handshake.static, peer.handshake.timestamp
         )
         self._send_handshake_message(peer, initiation.encode_without_macs(), now)
         logger.debug("%r: sent an initiation", peer)

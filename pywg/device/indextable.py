@@ -27,6 +27,10 @@ class IndexTable(Generic[Owner]):
                 self._owners[index] = owner
                 return index
 
+    def hand_over(self, index: int, owner: Owner) -> None:
+        """Give an index that is in use to another owner: a handshake's to the keypair that came of it."""
+        self._owners[index] = owner
+
     def get(self, index: int) -> Owner | None:
         """The owner of an index; None when nobody has it."""
         return self._owners.get(index)

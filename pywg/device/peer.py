@@ -16,7 +16,7 @@ from pywg.wire.endpoint import Endpoint
 class Peer:
     """One peer of a device.
 
-    Times are the device's clock in seconds, None for never; `last_handshake_ns` is the wall clock's, 0 for never.
+    Times are seconds of the device's clock, None for never; `last_handshake_ns` is wall clock, 0 for never.
     """
 
     __slots__ = (

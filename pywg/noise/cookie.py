@@ -14,6 +14,7 @@ from pywg.noise.primitives import (
     KEY_SIZE,
     MAC_SIZE,
     XNONCE_SIZE,
+    Buffer,
     blake2s,
     equal,
     keyed_mac,
@@ -48,28 +49,29 @@ def mac1(key: bytes, message_without_macs: bytes) -> bytes:
     return keyed_mac(key, message_without_macs)
 
 
+def check_mac1(key: bytes, message: Buffer) -> bool:
+    """Whether the sender of a whole handshake message knows the public key that `key` is from."""
+    expected = mac1(key, bytes(message[: -2 * MAC_SIZE]))
+    return equal(expected, message[-2 * MAC_SIZE : -MAC_SIZE])
+
+
 def mac2(cookie: bytes, message_with_mac1: bytes) -> bytes:
     """MAC2, 16 bytes, of all that precedes it."""
     return keyed_mac(cookie, message_with_mac1)
 
 
 class CookieChecker:
-    """The side that is asked: checks both MACs of messages to `public_key`, and makes cookie replies.
+    """The side that is asked: checks MAC2 of messages to `public_key`, and makes cookie replies.
 
     Messages are whole handshake messages, whose last 32 bytes are MAC1 and MAC2. A source is the packed
     address and port. random: gives so many unpredictable bytes.
     """
 
     def __init__(self, public_key: PublicKey, random: Callable[[int], bytes]) -> None:
-        self._mac1_key = mac1_key(public_key)
         self._cookie_key = cookie_key(public_key)
         self._random = random
         self._secret = b""
         self._secret_born = 0.0
-
-    def check_mac1(self, message: bytes) -> bool:
-        """Whether the sender knows our public key."""
-        return equal(message[-2 * MAC_SIZE : -MAC_SIZE], mac1(self._mac1_key, message[: -2 * MAC_SIZE]))
 
     def check_mac2(self, message: bytes, source: bytes, now: float) -> bool:
         """Whether the sender received a cookie of ours at this source, made with the secret of now."""

@@ -57,7 +57,7 @@ class Tun(Protocol):
         """
 
     def write(self, frame: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Write one frame, given in parts (at most 1024). Raises OSError as write(2), TunGoneError if removed."""
+        """Write one frame, in 1024 parts at most. Raises OSError as write(2), TunGoneError if removed."""
 
     def state(self) -> TunState:
         """The state now; consumes what made `changes_fileno` readable. Raises TunGoneError if removed."""

@@ -278,8 +278,8 @@ def _explained(name: str, error: OSError) -> PywgError:
     code = error.errno
     if code in {errno.ENOENT, errno.ENODEV, errno.ENXIO}:
         return PywgError(
-            f"{_DEVICE} is missing. Load the module with 'modprobe tun'; make the node with 'mkdir -p /dev/net "
-            f"&& mknod {_DEVICE} c 10 200'; a container gets it when started with '--device {_DEVICE}'"
+            f"{_DEVICE} is missing. Load the module with 'modprobe tun'; make the node with 'mknod {_DEVICE} "
+            f"c 10 200'; a container gets it when started with '--device {_DEVICE}'"
         )
     if code in {errno.EPERM, errno.EACCES}:
         what = f"the tunnel device {name} may not be made here"

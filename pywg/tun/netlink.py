@@ -37,7 +37,7 @@ _I32 = struct.Struct("=i")
 
 
 def open_link_events() -> socket.socket:
-    """A non-blocking socket that turns readable when a link changes, here or in a namespace we have a number for.
+    """A non-blocking socket, readable when a link changed, here or in a namespace that we have a number for.
 
     Raises OSError where the system has no rtnetlink.
     """

@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from pywg.device.snapshot import DeviceSnapshot
-from pywg.uapi.format import MAX_LINE, DeviceChange, UapiError, format_set, parse_get, parse_status
+from pywg.uapi.error import UapiError
+from pywg.uapi.format import MAX_LINE, DeviceChange, format_set, parse_get, parse_status
 from pywg.uapi.path import SOCKET_DIRECTORY, SOCKET_SUFFIX, socket_path
 
 TIMEOUT = 60.0

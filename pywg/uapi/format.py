@@ -18,6 +18,7 @@ from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.uapi.error import UapiError
 from pywg.wire.endpoint import Endpoint
 
 MAX_LINE = 65_535
@@ -27,14 +28,6 @@ UNKNOWN_ERROR = 55
 """wireguard-go's number for what has none of its own."""
 
 Key = TypeVar("Key", PrivateKey, PublicKey, PresharedKey)
-
-
-class UapiError(PywgError):
-    """A request failed. `errno` is the number without its sign: EINVAL, EPROTO, EIO, EADDRINUSE, ..."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.errno = number
 
 
 class AllowedIpChange(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import pathlib
 
-from pywg.uapi.format import UapiError
+from pywg.uapi.error import UapiError
 
 SOCKET_DIRECTORY = pathlib.Path("/var/run/wireguard")
 

@@ -60,7 +60,7 @@ class Endpoint:
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         if not colon or not host or (":" in host and not bracketed):
-            raise PywgError(f"'{text}' is not an endpoint; write it as 192.0.2.1:51820 or [2001:db8::1]:51820")
+            raise PywgError(f"'{text}' is not an endpoint; write 192.0.2.1:51820 or [2001:db8::1]:51820")
         if not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise PywgError(f"'{port}' is not a port number from 0 to 65535")
         host, _, zone = host.strip("[]").partition("%") if bracketed else (host, "", "")

@@ -256,12 +256,14 @@ def _shown(command: tuple[str | os.PathLike[str], ...]) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Link:
-    """One wire between two machines, and what its ends are called there."""
+    """One wire between two machines: what its ends are called there, and where all of it can be captured."""
 
     left: Machine
     left_interface: str
     right: Machine
     right_interface: str
+    tap_host: Host
+    tap_interface: str
 
 
 class Lab:
@@ -329,7 +331,7 @@ class Lab:
         )
         left.host.run("ip", "link", "set", left_end, "up")
         right.host.run("ip", "link", "set", right_end, "up")
-        link = Link(left, left.attach(left_end), right, right.attach(right_end))
+        link = Link(left, left.attach(left_end), right, right.attach(right_end), left.host, left_end)
         for machine, interface, addresses in (
             (left, link.left_interface, left_addresses),
             (right, link.right_interface, right_addresses),

@@ -2,7 +2,7 @@
 
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from noise.connection import Keypair, NoiseConnection
@@ -259,7 +259,7 @@ class TestWrongBytes:
     def test_keys_of_low_order_are_bad_keys_everywhere(self, low_order: bytes) -> None:
         pair = Pair()
         sent = pair.initiate()
-        attempts = [
+        attempts: list[Callable[[], object]] = [
             lambda: create_initiation(pair.initiator, PublicKey(low_order), bytes(32), pair.key(), TIMESTAMP),
             lambda: pair.open(low_order, sent.static, sent.timestamp),
             lambda: sent.read_response_untrusted(pair.psk, low_order, bytes(16)),

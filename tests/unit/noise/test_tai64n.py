@@ -36,6 +36,14 @@ def test_a_clock_that_stands_still_gives_steps_of_2_to_the_24() -> None:
     assert tai64n.decode(third) == tai64n.decode(second) + STEP
 
 
+def test_a_step_into_the_next_second_is_no_shorter() -> None:
+    last_in_second = SECOND - SECOND % STEP
+    first, second = at(last_in_second, last_in_second)
+    assert tai64n.decode(first) == last_in_second
+    assert tai64n.decode(second) >= last_in_second + STEP
+    assert tai64n.decode(second) % SECOND % STEP == 0
+
+
 def test_a_clock_set_back_by_a_year_goes_on_from_the_last_timestamp() -> None:
     year = 365 * 86400 * SECOND
     before, after = at(2 * year, year)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.uapi import format as uapi
-from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange, UapiError
+from pywg.uapi.error import UapiError
+from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
 from pywg.wire.endpoint import Endpoint
 
 KEY = bytes(range(32))

@@ -18,8 +18,10 @@ from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.uapi import server as server_module
 from pywg.uapi.client import Client, has_daemon, list_interfaces
-from pywg.uapi.format import MAX_LINE, UapiError
-from pywg.uapi.server import UapiServer, listen
+from pywg.uapi.error import UapiError
+from pywg.uapi.format import MAX_LINE
+from pywg.uapi.listen import listen
+from pywg.uapi.server import UapiServer
 from pywg.wire.endpoint import Endpoint
 from tests.unit.uapi.table import TableDevice, TablePeer
 

@@ -122,8 +122,14 @@ class TestHeader:
 
 class TestEcn:
     # RFC 6040, figure 4, by name: rows are inner codepoints, columns outer ones, None is "drop".
-    NAMES: ClassVar = ("Not-ECT", "ECT(1)", "ECT(0)", "CE")  # in the order of their numbers, RFC 3168
-    FIGURE: ClassVar = {
+    # NAMES are in the order of their numbers (RFC 3168).
+    NAMES: ClassVar[tuple[str, ...]] = (
+        "Not-ECT",
+        "ECT(1)",
+        "ECT(0)",
+        "CE",
+    )  # in the order of their numbers, RFC 3168
+    FIGURE: ClassVar[dict[str, dict[str, str | None]]] = {
         "Not-ECT": {"Not-ECT": "Not-ECT", "ECT(0)": "Not-ECT", "ECT(1)": "Not-ECT", "CE": None},
         "ECT(0)": {"Not-ECT": "ECT(0)", "ECT(0)": "ECT(0)", "ECT(1)": "ECT(1)", "CE": "CE"},
         "ECT(1)": {"Not-ECT": "ECT(1)", "ECT(0)": "ECT(1)", "ECT(1)": "ECT(1)", "CE": "CE"},
@@ -149,6 +155,7 @@ class TestEcn:
         changed = bytearray(packet)
         ip.set_ecn(changed, codepoint)
         assert ip.ecn(changed) == codepoint
+        expected: Any
         if packet[0] >> 4 == 4:
             expected = IP(packet)
             expected.tos = expected.tos & 0xFC | codepoint
@@ -218,7 +225,7 @@ class TestUnreachable:
         assert (message.type, message.code, message.length, message.unused) == (1, 3, 0, 0)
         assert len(raw) == error.plen + 40 == min(48 + len(packet), 1280)
         assert raw[48:] == packet[:1232]
-        assert in6_chksum(58, error, raw[40:]) == 0
+        assert in6_chksum(58, error, raw[40:]) == 0  # type: ignore[no-untyped-call]
 
     @pytest.mark.parametrize("base", [IP(**V4), IPv6(**V6)])
     def test_padding_is_not_quoted(self, base: Packet) -> None:

@@ -1,0 +1,20 @@
+"""`pywg up`: bring up the tunnel of a configuration file."""
+
+from __future__ import annotations
+
+import functools
+
+import click
+
+from pywg.host.tunnel import bring_up
+
+
+@click.command("up", short_help="Bring up the tunnel of a configuration file.")
+@click.argument("config", metavar="CONFIG|NAME")
+def command(config: str) -> None:
+    """Bring up the tunnel of a configuration file: ./wg0.conf, or wg0 for /etc/wireguard/wg0.conf.
+
+    Each step is shown as the command that would do it. When one fails, all earlier ones are undone.
+    Mistakes in the file are told all at once, with line and column, and nothing is changed.
+    """
+    bring_up(config, functools.partial(click.echo, err=True))

@@ -1,0 +1,61 @@
+"""The commands that a configuration file runs before and after: PreUp, PostUp, PreDown, PostDown.
+
+They run one after the other by bash, where it is installed, with the options that wg-quick's own shell has;
+`%i` is the interface's name. The first that fails stops them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+
+from pywg.config.positions import Located, printable, quote
+from pywg.errors import PywgError
+
+_PATIENCE = 5.0
+"""Seconds that a command has to end after we were told to."""
+
+
+def run_hooks(name: str, hooks: Sequence[Located[str]], interface: str, show: Callable[[str], None]) -> None:
+    """Run the hooks of one kind; `name` is their key in the file, `show` prints each command before it runs.
+
+    Raises PywgError with the hook's place in the file when one ends with another status than 0.
+    """
+    for hook in hooks:
+        command = hook.value.replace("%i", interface)
+        show(printable(command))
+        status = _run(command)
+        if status:
+            raise PywgError(f"{hook.position}: {name}: {_ended(status)}: {quote(command)}")
+
+
+def _run(command: str) -> int:
+    bash = shutil.which("bash")
+    shell = [bash, "-e", "-o", "pipefail", "-O", "extglob"] if bash else ["sh", "-e"]
+    try:
+        process = subprocess.Popen([*shell, "-c", command], env={**os.environ, "LC_ALL": "C"})
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PywgError(f"no shell can be started for {quote(command)}: {reason}") from None
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+
+
+def _ended(status: int) -> str:
+    if status > 0:
+        return f"the command ended with status {status}"
+    try:
+        return f"the command was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"the command was ended by signal {-status}"

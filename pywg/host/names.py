@@ -1,0 +1,38 @@
+"""What can be asked about interfaces and about our own rights without netlink, so without importing much."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from pywg.errors import PywgError
+
+_CAP_NET_ADMIN = 12
+
+
+def interface_exists(interface: str) -> bool:
+    """Whether there is such an interface in this network namespace."""
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
+
+
+def may_administer_network() -> bool:
+    """Whether this process has CAP_NET_ADMIN, also as root of a user namespace."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+        return bool(int(effective, 16) >> _CAP_NET_ADMIN & 1)
+    except (OSError, StopIteration, IndexError, ValueError):
+        return os.geteuid() == 0
+
+
+def require_network_rights(command: str) -> None:
+    """Raise PywgError unless interfaces may be changed; `command` is what the person typed."""
+    if not may_administer_network():
+        raise PywgError(
+            f"changing interfaces needs the capability CAP_NET_ADMIN; run it as root: sudo {command}"
+        )

@@ -1,0 +1,62 @@
+"""Binds the socket of a daemon. Imports little: a daemon does this before it goes into the background."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pathlib
+import socket
+import stat
+
+from pywg.errors import PywgError
+from pywg.uapi.path import SOCKET_DIRECTORY, socket_path
+
+
+def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket.socket:
+    """Bind the socket of an interface, for its owner only; one that a dead daemon left behind is replaced.
+
+    Raises PywgError when another daemon listens there, or the directory or the socket cannot be made.
+    """
+    path = socket_path(interface, directory)
+    try:
+        directory.mkdir(0o700, parents=True, exist_ok=True)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise PywgError(f"{directory} cannot be used: {error.strerror}") from None
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o077)
+    try:
+        # Two daemons that start at once must not both find the same stale socket.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _remove_stale(path)
+        listener.bind(str(path))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise PywgError(f"{path} cannot be made: {error.strerror or error}") from None
+    except PywgError:
+        listener.close()
+        raise
+    finally:
+        os.umask(umask)
+        os.close(lock)
+    return listener
+
+
+def _remove_stale(path: pathlib.Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise PywgError(f"{path} is in the way and is not a socket; remove it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass  # somebody listens, and has many waiting
+    raise PywgError(f"a daemon for {path.stem} runs already: it answers at {path}")
