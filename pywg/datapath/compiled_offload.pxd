@@ -40,7 +40,7 @@ cdef enum:
     PSH = 0x08
     ACK = 0x10
     CWR = 0x80
-    LARGEST_HEADERS = 512  # of a super-packet: IP with its extensions, and TCP
+    LARGEST_HEADERS = 1024  # of a super-packet: IP with its extensions, and TCP
     JOINED = 64  # segments in one super-packet
     LARGEST_PACKET = 65535
 
@@ -54,7 +54,17 @@ cdef inline int ip_version(const uint8_t *packet, size_t n) noexcept nogil:
     return 0
 
 
+cdef inline size_t ip_length(const uint8_t *packet, int version) noexcept nogil:
+    """What the header says, itself included."""
+    return load16(packet + 2) if version == 4 else 40 + <size_t>load16(packet + 4)
+
+
 # --- Splitting. -------------------------------------------------------------------------------------------
+
+cdef enum SplitVerdict:
+    SPLIT_FITS
+    SPLIT_TRUNCATED
+    SPLIT_BAD
 
 cdef struct Split:
     uint8_t *packet
@@ -75,47 +85,58 @@ cdef inline bint complete_checksum(uint8_t *packet, size_t n, size_t start, size
     if start + offset + 2 > n:
         return False
     value = ~sum_fold(sum_bytes(packet + start, n - start)) & 0xFFFF
-    if value == 0 and offset == 6:  # UDP: zero would say that there is none
-        value = 0xFFFF
-    store16native(packet + start + offset, value)
+    store16native(packet + start + offset, value if value else 0xFFFF)  # 0 would be "none" for UDP
     return True
 
 
-cdef inline bint split_begin(Split *s, const uint8_t *vnet, uint8_t *packet, size_t n) noexcept nogil:
-    """Look at a super-packet; false when its virtio_net_hdr does not fit it."""
+cdef inline SplitVerdict split_begin(Split *s, const uint8_t *vnet, uint8_t *packet, size_t n) noexcept nogil:
+    """Look at a super-packet of at least 20 bytes; whether it and its virtio_net_hdr fit each other."""
     cdef int kind = vnet[1] & ~VNET_ECN
+    cdef int protocol = UDP if kind == VNET_UDP else TCP
+    cdef int following
+    cdef size_t length = 8
     s.packet = packet
     s.length = n
     s.size = load16native(vnet + 4)
-    s.transport = load16native(vnet + 6)
     s.offset = 0
     s.index = 0
-    s.version = ip_version(packet, n)
-    s.tcp = kind != VNET_UDP
-    if s.size == 0 or not vnet[0] & VNET_NEEDS_CSUM:
-        return False
-    if s.version == 4:
-        if kind == VNET_TCP6 or s.transport < 20 or s.transport != <size_t>(packet[0] & 15) * 4:
-            return False
-    elif s.version == 6:
-        if kind == VNET_TCP4 or s.transport < 40:
-            return False
+    s.version = packet[0] >> 4
+    s.tcp = protocol == TCP
+    if s.version == 4 and (kind == VNET_TCP4 or kind == VNET_UDP):
+        s.transport = (packet[0] & 15) * 4
+        if s.transport < 20 or packet[9] != protocol:
+            return SPLIT_BAD
+    elif s.version == 6 and (kind == VNET_TCP6 or kind == VNET_UDP):
+        if n < 40:
+            return SPLIT_TRUNCATED
+        following = packet[6]
+        s.transport = 40
+        while following == 0 or following == 43 or following == 60:
+            if s.transport + 8 > n:
+                return SPLIT_TRUNCATED
+            following = packet[s.transport]
+            s.transport += 8 * (packet[s.transport + 1] + 1)
+        if following != protocol:
+            return SPLIT_BAD
     else:
-        return False
-    if kind != VNET_TCP4 and kind != VNET_TCP6 and kind != VNET_UDP:
-        return False
+        return SPLIT_BAD
     if s.tcp:
         if s.transport + 20 > n:
-            return False
-        s.headers = s.transport + (packet[s.transport + 12] >> 4) * 4
-        if s.headers < s.transport + 20:
-            return False
-    else:
-        s.headers = s.transport + 8
-    if s.headers > LARGEST_HEADERS or s.headers >= n:
-        return False
+            return SPLIT_TRUNCATED
+        length = (packet[s.transport + 12] >> 4) * 4
+        if length < 20:
+            return SPLIT_BAD
+    s.headers = s.transport + length
+    if s.headers > n:
+        return SPLIT_TRUNCATED
+    if vnet[0] & VNET_NEEDS_CSUM and (
+        load16native(vnet + 6) != s.transport or load16native(vnet + 8) != (16 if s.tcp else 6)
+    ):
+        return SPLIT_BAD
+    if s.size == 0 or s.headers >= n or s.headers > LARGEST_HEADERS:
+        return SPLIT_BAD
     memcpy(s.header, packet, s.headers)
-    return True
+    return SPLIT_FITS
 
 
 cdef inline uint8_t *split_next(Split *s, size_t *length) noexcept nogil:
@@ -256,9 +277,7 @@ cdef inline void flow_begin(
         f.id_step = -1
 
 
-cdef inline bint flow_join(
-    Flow *f, uint8_t *packet, size_t n, size_t headers, size_t payload
-) noexcept nogil:
+cdef inline bint flow_join(Flow *f, uint8_t *packet, size_t headers, size_t payload) noexcept nogil:
     """Add a packet of the same flow whose checksum is right; false when it cannot follow."""
     cdef const uint8_t *first = <const uint8_t *>f.parts[0].iov_base
     cdef const uint8_t *mine = first + f.transport
