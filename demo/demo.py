@@ -1,4 +1,4 @@
-"""Plays the story of the README on this machine: two hosts, a tunnel between them, then a third host behind it.
+"""Plays the story of the README on this machine: two hosts, a tunnel between them, a third host behind it.
 
 The hosts are network namespaces of this script's own (without root: inside a user namespace), joined by
 virtual cables. Every command it runs is printed with the host it runs on; nothing stays behind.
@@ -64,9 +64,9 @@ class Host:
         self.name = name
         self.home = folder / name
         self.home.mkdir()
-        set_up = f"hostname {name} && mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec sleep 300"
+        set_up = f"hostname {name} && mount -t tmpfs tmpfs /run && ip link set lo up && echo ready"
         self.holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "sh", "-c", set_up],
+            ["unshare", "--net", "--mount", "--uts", "sh", "-c", f"{set_up} && exec sleep 300"],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -78,7 +78,18 @@ class Host:
 
     def _inside(self, line: str) -> list[str]:
         pid = str(self.holder.pid)
-        return ["nsenter", "--net", "--mount", "--uts", "--target", pid, f"--wd={self.home}", "bash", "-c", line]
+        return [
+            "nsenter",
+            "--net",
+            "--mount",
+            "--uts",
+            "--target",
+            pid,
+            f"--wd={self.home}",
+            "bash",
+            "-c",
+            line,
+        ]
 
     def quietly(self, line: str) -> str:
         """Run a line that is not part of the story."""
@@ -90,18 +101,18 @@ class Host:
     def shows(self, line: str) -> None:
         print(colored("1", f"{self.name}$ {line}"), flush=True)
 
-    def run(self, line: str, *, actually: str | None = None) -> None:
+    def run(self, line: str) -> None:
         """Show a line and run it; what it prints is printed."""
         self.shows(line)
         status = subprocess.run(
-            self._inside(actually or line), stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=COMMAND_LIMIT
+            self._inside(line), stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=COMMAND_LIMIT
         ).returncode
         if status:
             raise DemoError(f"'{line}' on {self.name} ended with status {status}")
 
-    def start(self, line: str, *, shown: str | None = None) -> subprocess.Popen[str]:
+    def start(self, line: str) -> subprocess.Popen[str]:
         """Show a line and run it in the background."""
-        self.shows(f"{shown or line} &")
+        self.shows(f"{line} &")
         started = subprocess.Popen(
             self._inside(f"exec {line}"),
             stdin=subprocess.DEVNULL,
@@ -119,6 +130,16 @@ class Host:
                 raise DemoError(f"nothing listens on port {port} of {self.name}")
             time.sleep(0.05)
 
+    def daemons(self) -> list[int]:
+        """Process numbers of daemons that run on this host."""
+        mine = pathlib.Path(f"/proc/{self.holder.pid}/ns/net").readlink()
+        found = []
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "ns/net").readlink() == mine and b"pywgd" in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return found
+
     def write(self, name: str, text: str) -> None:
         path = self.home / name
         path.touch(0o600)
@@ -132,12 +153,15 @@ class Host:
                 process.stdout.close()
 
 
-def join(one: Host, its_interface: str, its_address: str, other: Host, other_interface: str, other_address: str) -> None:
+def join(
+    one: Host, its_interface: str, its_address: str, other: Host, other_interface: str, other_address: str
+) -> None:
     """Lay a cable between two hosts."""
-    one.quietly(
-        f"ip link add {its_interface} type veth peer name {other_interface} netns {other.holder.pid}"
-    )
-    for host, interface, address in ((one, its_interface, its_address), (other, other_interface, other_address)):
+    one.quietly(f"ip link add {its_interface} type veth peer name {other_interface} netns {other.holder.pid}")
+    for host, interface, address in (
+        (one, its_interface, its_address),
+        (other, other_interface, other_address),
+    ):
         host.quietly(f"ip addr add {address} dev {interface} && ip link set {interface} up")
 
 
@@ -159,7 +183,7 @@ def story(folder: pathlib.Path) -> None:
         write_first_files(alice, bob)
         say("They tell each other their public keys. One file on each is all there is to configure.")
         for host in (alice, bob):
-            host.run("sed 's/^PrivateKey = ....*/PrivateKey = (hidden)/' wg0.conf", actually=hide_key("wg0.conf"))
+            host.run("sed -E 's/^(PrivateKey = ).*/\\1(hidden)/' wg0.conf")
 
         say("Up.")
         alice.run("pywg up ./wg0.conf")
@@ -171,8 +195,8 @@ def story(folder: pathlib.Path) -> None:
         alice.run("pywg show")
 
         say(
-            "Now a third host: carol, 192.168.50.2, is only on bob's LAN and knows nothing of the tunnel. alice "
-            "adds the LAN to bob's AllowedIPs; bob forwards, and hides the tunnel behind his own address."
+            "Now a third host: carol, 192.168.50.2, is only on bob's LAN and does not know of the "
+            "tunnel. alice adds the LAN to bob's AllowedIPs; bob forwards, and hides the tunnel behind his own address."
         )
         for host in (alice, bob):
             host.run("pywg down ./wg0.conf")
@@ -191,13 +215,10 @@ def story(folder: pathlib.Path) -> None:
         for host in (alice, bob):
             host.run("pywg down ./wg0.conf")
         alice.run("ip -brief link; ls -A /run/wireguard")
-        left = subprocess.run(["pgrep", "-f", f"pywgd.*wg0.*{os.getpid()}"], capture_output=True, text=True).stdout
-        if "wg0" in alice.quietly("ip link") or "wg0" in bob.quietly("ip link") or left:
-            raise DemoError("something was left behind")
-
-
-def hide_key(name: str) -> str:
-    return f"sed -E 's/^(PrivateKey = ).*/\\1(hidden)/' {name}"
+        for host in (alice, bob):
+            left = [line for line in host.quietly("ip -oneline link").splitlines() if "wg0" in line]
+            if left or host.daemons():
+                raise DemoError(f"something was left behind on {host.name}: {left or host.daemons()}")
 
 
 def write_first_files(alice: Host, bob: Host) -> None:
@@ -207,7 +228,8 @@ def write_first_files(alice: Host, bob: Host) -> None:
 def write_second_files(alice: Host, bob: Host) -> None:
     if have("nft"):
         masquerade = (
-            "PostUp = nft add table ip pywg_%i; nft add chain ip pywg_%i nat '{ type nat hook postrouting priority srcnat; }'\n"
+            "PostUp = nft add table ip pywg_%i\n"
+            "PostUp = nft add chain ip pywg_%i nat '{ type nat hook postrouting priority srcnat; }'\n"
             "PostUp = nft add rule ip pywg_%i nat ip saddr 10.0.0.0/24 oifname eth1 masquerade\n"
             "PostDown = nft delete table ip pywg_%i\n"
         )
@@ -302,7 +324,7 @@ def throughput(alice: Host, bob: Host) -> None:
 
 
 def enter_namespaces() -> None:
-    """Without root, run again inside a user namespace in which we are; raises DemoError where that is forbidden."""
+    """Without root, run again as root of a user namespace; raises DemoError where that is forbidden."""
     if os.environ.get(INSIDE) or os.geteuid() == 0:
         return
     if not have("unshare"):
@@ -322,7 +344,9 @@ def enter_namespaces() -> None:
             "chmod 0666 /dev/net/tun (that is what most distributions do)"
         )
     os.environ[INSIDE] = "1"
-    os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--net", "--mount", sys.executable, __file__])
+    os.execvp(
+        "unshare", ["unshare", "--user", "--map-root-user", "--net", "--mount", sys.executable, __file__]
+    )
 
 
 def main() -> int:
@@ -334,9 +358,12 @@ def main() -> int:
         enter_namespaces()
         for program in ("ip", "ss", "unshare", "nsenter", "ping", "bash"):
             if not have(program):
-                raise DemoError(f"the demo needs '{program}'; on Debian: apt-get install iproute2 iputils-ping util-linux")
+                packages = "iproute2 iputils-ping util-linux bash"
+                raise DemoError(f"the demo needs '{program}'; on Debian: apt-get install {packages}")
         if not pathlib.Path("/dev/net/tun").exists():
-            raise DemoError("there is no /dev/net/tun; load the module (modprobe tun) or give it to this container")
+            raise DemoError(
+                "there is no /dev/net/tun; load the module (modprobe tun) or give it to this container"
+            )
         with tempfile.TemporaryDirectory(prefix="pywg-demo-") as folder:
             story(pathlib.Path(folder))
     except DemoError as error:

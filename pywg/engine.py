@@ -45,6 +45,9 @@ HANDSHAKES_PER_TURN = 32
 ACTIVE_DRAIN = 1.0
 """Seconds between two drains while sessions carry packets: what the contract of the data path asks for."""
 
+ROUTES_SETTLE = 0.05
+"""Seconds between two looks at changed routes."""
+
 OpenBind = Callable[[int, int], Bind]
 """Opens the UDP sockets on a port (0: any) with a mark (0: none)."""
 
@@ -73,7 +76,9 @@ class Engine:
         self._mark = 0
         self._active = False
         self._mtu = tun.state().mtu
+        self._tun_up = False
         self._drops: Counter[DropReason] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: clock.Alarm | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -111,6 +116,7 @@ class Engine:
             logger.info("%s: the MTU is now %d", self._tun.name, state.mtu)
             self._mtu = state.mtu
             self._datapath.set_mtu(state.mtu)
+        self._tun_up = state.up
         if state.up and self._bind is None:
             self._use_bind(self._open_bind(self._port, self._mark))
             logger.info("%s: up, listening on UDP port %d", self._tun.name, self._port)
@@ -126,9 +132,29 @@ class Engine:
         old, self._bind = self._bind, bind
         self._datapath.set_bind(bind)
         if old is not None:
+            self._unwatch_routes(old)
             old.close()
         if bind is not None:
             self._port = bind.port
+            self._watch_routes()
+
+    def _watch_routes(self) -> None:
+        if self._loop is not None and self._bind is not None and self._bind.changes_fileno() >= 0:
+            self._loop.add_reader(self._bind.changes_fileno(), self._guard, self._routes_changed)
+
+    def _unwatch_routes(self, bind: Bind) -> None:
+        if self._loop is not None and bind.changes_fileno() >= 0:
+            self._loop.remove_reader(bind.changes_fileno())
+
+    def _routes_changed(self) -> None:
+        """Another source address may be the better one now. Looks again after a while: routes may churn."""
+        assert self._bind is not None
+        assert self._loop is not None
+        self._bind.take_changes()
+        self._unwatch_routes(self._bind)
+        self._loop.call_later(ROUTES_SETTLE, self._watch_routes)
+        self.device.forget_local_addresses()
+        self.commit()
 
     def _apply_effects(self, now: float) -> None:
         while effects := self.device.take_effects():
@@ -191,6 +217,7 @@ class Engine:
         """Listen on another UDP port; 0: any. Raises PywgError when it is taken; the old one then stays."""
         if self._bind is None:
             self._port = port
+            self.follow_tun()  # which may be up already, and have found the last port taken
         elif port != self._port:
             self._use_bind(self._open_bind(port, self._mark))
         self.device.forget_local_addresses()
@@ -244,14 +271,14 @@ class Engine:
         self.device.remove_allowed_ips(peer, (network,))
 
     def snapshot(self) -> DeviceSnapshot:
-        """The device and its peers as they are now."""
+        """The device and its peers as they are now; the port is 0 while the device is up without its port."""
         with contextlib.suppress(TunGoneError):  # `run` hears of it too, and ends
             self._follow_or_complain()  # whoever brought the device up and asks then sees it up
             self.turn()  # what the data plane has counted since the last one belongs in it
         device = self.device
         return DeviceSnapshot(
             private_key=device.private_key,
-            listen_port=self._port,
+            listen_port=self._port if self._bind is not None or not self._tun_up else 0,
             fwmark=self._mark,
             peers=[
                 PeerSnapshot(
@@ -275,7 +302,7 @@ class Engine:
 
         On the way out sockets are closed and keys forgotten; the tunnel device stays open.
         """
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._alarm = clock.Alarm(loop, lambda: self._guard(self.turn))
         changes = self._tun.changes_fileno()
@@ -295,6 +322,7 @@ class Engine:
             self.device.down()
             self._datapath.close()
             self._use_bind(None)
+            self._loop = None
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Run a callback of the loop; its exception ends `run`, instead of a line in the loop's log."""

@@ -44,6 +44,12 @@ class Bind(Protocol):
     def filenos(self) -> Sequence[int]:
         """The sockets' descriptors; empty for one without (memory)."""
 
+    def changes_fileno(self) -> int:
+        """A descriptor that turns readable when routes of this host have changed; -1 if there is none."""
+
+    def take_changes(self) -> None:
+        """Consume what made `changes_fileno` readable."""
+
     def receive(self) -> Received | None:
         """What waits on any socket, or None. Takes the sockets in turn; never raises for the network's sake.
 

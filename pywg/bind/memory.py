@@ -277,6 +277,13 @@ class MemoryBind:
         """None."""
         return ()
 
+    def changes_fileno(self) -> int:
+        """None: -1."""
+        return -1
+
+    def take_changes(self) -> None:
+        """There are none."""
+
     def receive(self) -> Received | None:
         """See `Bind.receive`."""
         inbox = self._inbox

@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 from pywg.bind.base import BindOffload, Received
 from pywg.errors import PywgError
+from pywg.tun import netlink
 from pywg.wire.endpoint import Endpoint, LocalAddress
 
 BUFFER_SIZE = 7 << 20
@@ -84,6 +85,10 @@ class UdpBind:
         self._order = list(sockets.values())
         self._offload = offload
         self._port: int = self._order[0].getsockname()[1]
+        self._changes: socket.socket | None = None
+        if _LINUX:
+            with contextlib.suppress(OSError):
+                self._changes = netlink.open_route_events()
         self._turn = 0
         self._reads = 0
         self._buffer = bytearray(_RECEIVE_SIZE)
@@ -128,6 +133,15 @@ class UdpBind:
     def filenos(self) -> Sequence[int]:
         """The sockets' descriptors; none after `close`."""
         return [s.fileno() for s in self._order]
+
+    def changes_fileno(self) -> int:
+        """See `Bind.changes_fileno`."""
+        return -1 if self._changes is None else self._changes.fileno()
+
+    def take_changes(self) -> None:
+        """See `Bind.take_changes`."""
+        if self._changes is not None:
+            netlink.drain(self._changes)
 
     def receive(self) -> Received | None:
         """See `Bind.receive`."""
@@ -276,6 +290,9 @@ class UdpBind:
         self._sockets = {}
         self._order = []
         self._turn = 0
+        if self._changes is not None:
+            self._changes.close()
+            self._changes = None
 
 
 def _open_pair(port: int) -> dict[socket.AddressFamily, socket.socket]:

@@ -9,7 +9,7 @@ import click
 from pywg.host.tunnel import take_down
 
 
-@click.command("down", short_help="Take it down again.")
+@click.command("down")
 @click.argument("config", metavar="CONFIG|NAME")
 def command(config: str) -> None:
     """Take down the tunnel that `pywg up` brought up from the same file or name.

@@ -9,7 +9,7 @@ import click
 from pywg.host.tunnel import bring_up
 
 
-@click.command("up", short_help="Bring up the tunnel of a configuration file.")
+@click.command("up")
 @click.argument("config", metavar="CONFIG|NAME")
 def command(config: str) -> None:
     """Bring up the tunnel of a configuration file: ./wg0.conf, or wg0 for /etc/wireguard/wg0.conf.

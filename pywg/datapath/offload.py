@@ -33,7 +33,7 @@ _TCP = 6
 _UDP = 17
 _CSUM_OFFSET = {_TCP: 16, _UDP: 6}
 _UDP_HEADER = 8
-_FIN, _SYN, _RST, _PSH, _ACK, _URG, _ECE, _CWR = (1 << bit for bit in range(8))
+_FIN, _SYN, _RST, _PSH, _ACK, _URG, _, _CWR = (1 << bit for bit in range(8))
 _LAST_ONLY = _FIN | _PSH
 _NEVER_MERGED = _SYN | _RST | _URG | _CWR
 _IPV6_EXTENSIONS = frozenset({0, 43, 60})  # hop-by-hop options, routing, destination options
@@ -43,6 +43,7 @@ _MAX_PARTS = 512  # writev takes 1024
 
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
+_TCP_FIELDS = struct.Struct(">xxxxIxxxxxB")  # sequence number, flags
 _SUM_BYTES = 1440
 _FOLDS = tuple((bits, (1 << bits) - 1) for bits in (5760, 2880, 1440, 720))
 
@@ -207,200 +208,251 @@ class Coalescer:
 
     def __init__(self, offload: TunOffload) -> None:
         self._vnet_hdr = offload.vnet_hdr
-        self._protocols = ({_TCP} if offload.tso else set()) | ({_UDP} if offload.uso else set())
+        self._shapes = {
+            shape.first_bytes: shape
+            for shape in _SHAPES
+            if (offload.tso if shape.protocol == _TCP else offload.uso)
+        }
 
     def frames(self, packets: Sequence[Buffer]) -> Iterable[Frame]:
         """The frames to write (each in parts, see `Tun.write`) for IP packets whose lengths are right."""
         if not self._vnet_hdr:
             return [(packet,) for packet in packets]
-        if len(packets) < 2 or not self._protocols:
+        if len(packets) < 2 or not self._shapes:
             return [(NO_OFFLOAD, packet) for packet in packets]
         groups: list[_Group] = []
         latest: dict[bytes, _Group] = {}
         for packet in packets:
-            segment = _Segment.of(packet, self._protocols)
-            if segment is None:
+            head = bytes(packet[:_LONGEST_HEADERS])
+            shape = _shape_of(head, self._shapes)
+            if shape is None:
                 latest.clear()  # a fragment, say: it may belong to any flow, and nothing is to overtake it
-                groups.append(_Group(packet, None))
+                groups.append(_Group(packet, head, None))
                 continue
-            group = latest.get(segment.flow)
-            if group is None or not group.take(segment):
-                group = _Group(packet, segment)
+            flow = head[shape.flow]
+            group = latest.get(flow)
+            if group is None or not group.take(packet, head):
+                group = latest[flow] = _Group(packet, head, shape)
                 groups.append(group)
-                latest[segment.flow] = group
         return [group.frame() for group in groups]
 
 
-class _Segment:
-    """One packet that may be put together with others.
+class _Shape:
+    """Where things are in packets of one IP version and protocol, with nothing between the two headers.
 
-    flow: addresses and ports. alike: what must be the same in each packet of a group, other than that.
+    masks: by length of both headers, ones where packets of one frame must be alike.
     """
 
-    __slots__ = (
-        "alike",
-        "flags",
-        "flow",
-        "head",
-        "identification",
-        "packet",
-        "payload",
-        "protocol",
-        "sequence",
-        "size",
-    )
-
-    def __init__(self, packet: Buffer, head: bytes, protocol: int, transport: int) -> None:
-        self.packet = packet
-        self.head = head
+    def __init__(self, version: int, protocol: int, gso_type: int) -> None:
         self.protocol = protocol
-        ipv4 = transport == 20
-        self.flow = head[12:24] if ipv4 else head[8:44]
-        self.identification = head[4] << 8 | head[5] if ipv4 else 0
-        network = head[:2] + head[6:9] if ipv4 else head[:4] + head[7:8]
+        self.gso_type = gso_type
+        self.transport = transport = 20 if version == 4 else 40
+        self.first_bytes = (0x45 if version == 4 else 6, protocol)
+        self.addresses = slice(12, 20) if version == 4 else slice(8, 40)
+        self.flow = slice(12, 24) if version == 4 else slice(8, 44)
+        self.length_at, self.length_less = (2, 0) if version == 4 else (4, 40)
+        self.checksum_at = transport + _CSUM_OFFSET[protocol]
+        differing = [2, 3, 4, 5, 10, 11] if version == 4 else [4, 5]
         if protocol == _TCP:
-            self.payload = min(transport + (head[transport + 12] >> 4) * 4, len(packet))
-            self.sequence = _U32.unpack_from(head, transport + 4)[0]
-            flags = head[transport + 13]
-            self.flags = flags
-            self.alike = (
-                network
-                + bytes((protocol, flags & _ECE))
-                + head[transport + 8 : transport + 13]
-                + head[transport + 14 : transport + 16]
-                + head[transport + 18 : self.payload]
-            )
+            differing += [transport + at for at in (4, 5, 6, 7, 16, 17)]
         else:
-            self.payload = transport + _UDP_HEADER
-            self.sequence = self.flags = 0
-            self.alike = network + bytes((protocol,))
-        self.size = len(packet) - self.payload
+            differing += [transport + at for at in (4, 5, 6, 7)]
+        self.masks = {}
+        for length in (
+            range(transport + 20, transport + 61, 4) if protocol == _TCP else [transport + _UDP_HEADER]
+        ):
+            mask = bytearray(b"\xff" * length)
+            for at in differing:
+                mask[at] = 0
+            if protocol == _TCP:
+                mask[transport + 13] &= ~_LAST_ONLY
+            self.masks[length] = int.from_bytes(mask, "big")
 
-    @classmethod
-    def of(cls, packet: Buffer, protocols: set[int]) -> _Segment | None:
-        """None when it is not TCP or UDP right behind a plain IP header, whole and with matching lengths."""
-        size = len(packet)
-        if size < 28:
-            return None
-        head = bytes(packet[:_LONGEST_HEADERS])
-        if head[0] == 0x45:
-            protocol = head[9]
-            if head[2] << 8 | head[3] != size or head[6] & 0xBF or head[7]:
-                return None
-            transport = 20
-        elif head[0] >> 4 == 6 and size >= 48:
-            protocol = head[6]
-            if (head[4] << 8 | head[5]) + 40 != size:
-                return None
-            transport = 40
-        else:
-            return None
-        if protocol not in protocols or size < transport + (20 if protocol == _TCP else _UDP_HEADER):
-            return None
-        return cls(packet, head, protocol, transport)
+    def data_at(self, head: bytes) -> int:
+        """Length of both headers; TCP's is what the packet says."""
+        return self.transport + (
+            _UDP_HEADER if self.protocol == _UDP else head[self.transport + 12] >> 4 << 2
+        )
 
-    def may_join(self) -> bool:
-        """Whether it may be part of a super-packet at all: has data, nothing unusual, and right checksums."""
-        head = self.head
-        transport = 20 if head[0] == 0x45 else 40
-        data_at = self.payload
-        if self.size <= 0 or data_at < transport + (20 if self.protocol == _TCP else _UDP_HEADER):
-            return False
-        length = len(self.packet) - transport
-        at = transport + _CSUM_OFFSET[self.protocol]
-        field = head[at] << 8 | head[at + 1]
-        if self.protocol == _TCP:
-            # 0xFFFF is right where 0 is, but would come back as 0.
-            if self.flags & (_ACK | _NEVER_MERGED) != _ACK or field == 0xFFFF:
-                return False
-        elif field == 0 or head[transport + 4] << 8 | head[transport + 5] != length:
-            return False
-        if transport == 20:
-            if head[10:12] == b"\xff\xff" or sum_words(head[:20]):
-                return False
-            addresses = head[12:20]
-        else:
-            addresses = head[8:40]
-        return (
-            sum_words(addresses) + self.protocol + length + sum_words(memoryview(self.packet)[transport:])
-        ) % 0xFFFF == 0
+
+_SHAPES = (
+    _Shape(4, _TCP, GSO_TCPV4),
+    _Shape(6, _TCP, GSO_TCPV6),
+    _Shape(4, _UDP, GSO_UDP_L4),
+    _Shape(6, _UDP, GSO_UDP_L4),
+)
+
+
+def _shape_of(head: bytes, shapes: dict[tuple[int, int], _Shape]) -> _Shape | None:
+    """None when it is not TCP or UDP with at least its shortest header right behind a plain IP header."""
+    size = len(head)
+    if size < 28:
+        return None
+    if head[0] == 0x45:
+        shape = shapes.get((0x45, head[9]))
+        if head[6] & 0xBF or head[7]:
+            return None
+    elif head[0] >> 4 == 6:
+        shape = shapes.get((6, head[6]))
+    else:
+        return None
+    if shape is None or size < shape.transport + (20 if shape.protocol == _TCP else _UDP_HEADER):
+        return None
+    return shape
 
 
 class _Group:
     """One packet, or several that will be one frame."""
 
-    __slots__ = ("_first", "_joinable", "_last_flags", "_packet", "_payloads", "_same_id", "_size")
+    __slots__ = (
+        "_alike",
+        "_data_at",
+        "_head",
+        "_last_flags",
+        "_mask",
+        "_next_sequence",
+        "_open",
+        "_packet",
+        "_parts",
+        "_pseudo_sum",
+        "_same_id",
+        "_segment_size",
+        "_shape",
+        "_size",
+    )
 
-    def __init__(self, packet: Buffer, first: _Segment | None) -> None:
+    def __init__(self, packet: Buffer, head: bytes, shape: _Shape | None) -> None:
         self._packet = packet
-        self._first = first
-        self._joinable: bool | None = None  # None: not looked at, a packet that stays alone need not be
-        self._payloads: list[Buffer] = []
-        self._size = len(packet)
-        self._same_id = False
-        self._last_flags = 0
+        self._head = head
+        self._shape = shape
+        self._open = shape is not None
+        self._parts: list[Buffer] = []
+        # Set by _begin, which most packets that stay alone never see.
+        self._data_at: int
+        self._mask: int
+        self._alike: int
+        self._size: int
+        self._segment_size: int
+        self._next_sequence: int
+        self._pseudo_sum: int
+        self._same_id: bool
+        self._last_flags: int
 
-    def take(self, segment: _Segment) -> bool:
-        """Append the segment if it continues what is here."""
-        first = self._first
-        if first is None or self._joinable is False or segment.alike != first.alike:
+    def take(self, packet: Buffer, head: bytes) -> bool:
+        """Append the packet, of the same flow, if it continues what is here."""
+        shape = self._shape
+        if not self._open or shape is None or (not self._parts and not self._begin(shape)):
             return False
-        count = len(self._payloads) or 1
-        if first.protocol == _TCP:
-            if segment.sequence != (first.sequence + self._size - first.payload) & 0xFFFFFFFF:
-                return False
-            if self._joinable is None and first.flags & _LAST_ONLY:
+        data_at = self._data_at
+        size = len(packet) - data_at
+        if (
+            not 0 < size <= self._segment_size
+            or int.from_bytes(head[:data_at], "big") & self._mask != self._alike
+        ):
+            return False
+        count = len(self._parts) or 1
+        flags = 0
+        if shape.protocol == _TCP:
+            sequence, flags = _TCP_FIELDS.unpack_from(head, shape.transport)
+            flags &= _LAST_ONLY
+            if sequence != self._next_sequence or count >= _MAX_PARTS:
                 return False
         elif count >= _MAX_UDP_SEGMENTS:
             return False
-        if segment.size > first.size or self._size + segment.size > 0xFFFF or count >= _MAX_PARTS:
+        if self._size + size > 0xFFFF or not self._id_follows(head, count):
             return False
-        if first.head[0] == 0x45 and not self._id_follows(segment, count):
+        if not _is_right(packet, head, shape, self._pseudo_sum):
             return False
-        if self._joinable is None:
-            self._joinable = first.may_join()
-        if not self._joinable or not segment.may_join():
-            return False
-        if not self._payloads:
-            self._payloads.append(memoryview(self._packet)[first.payload :])
-        self._payloads.append(memoryview(segment.packet)[segment.payload :])
-        self._size += segment.size
-        self._last_flags = segment.flags & _LAST_ONLY
-        if segment.size < first.size or self._last_flags:
-            self._joinable = False  # this one must be the last
+        if count == 1:
+            self._parts.append(memoryview(self._packet)[data_at:])
+        self._parts.append(memoryview(packet)[data_at:])
+        self._size += size
+        self._next_sequence = (self._next_sequence + size) & 0xFFFFFFFF
+        self._last_flags = flags
+        self._open = not flags and size == self._segment_size
         return True
 
-    def _id_follows(self, segment: _Segment, count: int) -> bool:
+    def _begin(self, shape: _Shape) -> bool:
+        """Look at the first packet, now that a second one may join it. False: nothing ever joins this one."""
+        head, packet = self._head, self._packet
+        data_at = shape.data_at(head)
+        mask = shape.masks.get(data_at)
+        self._open = False
+        if mask is None or len(packet) <= data_at:
+            return False
+        if shape.protocol == _TCP:
+            sequence, flags = _TCP_FIELDS.unpack_from(head, shape.transport)
+            if flags & (_ACK | _NEVER_MERGED | _LAST_ONLY) != _ACK:
+                return False
+            self._next_sequence = (sequence + len(packet) - data_at) & 0xFFFFFFFF
+        else:
+            self._next_sequence = 0
+        self._pseudo_sum = sum_words(head[shape.addresses]) + shape.protocol
+        if not _is_right(packet, head, shape, self._pseudo_sum):
+            return False
+        self._data_at = data_at
+        self._mask = mask
+        self._alike = int.from_bytes(head[:data_at], "big") & mask
+        self._size = len(packet)
+        self._segment_size = self._size - data_at
+        self._same_id = False
+        self._last_flags = 0
+        self._open = True
+        return True
+
+    def _id_follows(self, head: bytes, count: int) -> bool:
         """Identifications count up; or stay the same, where fragments are forbidden and nobody needs them."""
-        first = self._first
-        assert first is not None
+        if head[0] != 0x45:
+            return True
+        first = self._head
         if count == 1:
-            self._same_id = bool(first.head[6] & 0x40) and segment.identification == first.identification
-        expected = first.identification if self._same_id else (first.identification + count) & 0xFFFF
-        return segment.identification == expected
+            self._same_id = bool(first[6] & 0x40) and head[4:6] == first[4:6]
+        expected = (first[4] << 8 | first[5]) + (0 if self._same_id else count)
+        return head[4] << 8 | head[5] == expected & 0xFFFF
 
     def frame(self) -> Frame:
         """What to write."""
-        first = self._first
-        if first is None or not self._payloads:
+        shape = self._shape
+        if shape is None or not self._parts:
             return (NO_OFFLOAD, self._packet)
-        header = bytearray(first.head[: first.payload])
+        header = bytearray(self._head[: self._data_at])
+        _U16.pack_into(header, shape.length_at, self._size - shape.length_less)
         if header[0] == 0x45:
-            transport, addresses, kind = 20, header[12:20], GSO_TCPV4
-            _U16.pack_into(header, 2, self._size)
             header[10:12] = b"\0\0"
             _U16.pack_into(header, 10, -sum_words(header[:20]) % 0xFFFF)
+        length = self._size - shape.transport
+        if shape.protocol == _TCP:
+            header[shape.transport + 13] |= self._last_flags
         else:
-            transport, addresses, kind = 40, header[8:40], GSO_TCPV6
-            _U16.pack_into(header, 4, self._size - 40)
-        length = self._size - transport
-        if first.protocol == _TCP:
-            header[transport + 13] |= self._last_flags
-        else:
-            kind = GSO_UDP_L4
-            _U16.pack_into(header, transport + 4, length)
-        begun = (sum_words(addresses) + first.protocol + length) % 0xFFFF or 0xFFFF
-        offset = _CSUM_OFFSET[first.protocol]
-        _U16.pack_into(header, transport + offset, begun)
-        offload = VNET_HDR.pack(NEEDS_CSUM, kind, first.payload, first.size, transport, offset)
-        return [offload + header, *self._payloads]
+            _U16.pack_into(header, shape.transport + 4, length)
+        _U16.pack_into(header, shape.checksum_at, (self._pseudo_sum + length) % 0xFFFF or 0xFFFF)
+        offload = VNET_HDR.pack(
+            NEEDS_CSUM,
+            shape.gso_type,
+            self._data_at,
+            self._segment_size,
+            shape.transport,
+            _CSUM_OFFSET[shape.protocol],
+        )
+        return [offload + header, *self._parts]
+
+
+def _is_right(packet: Buffer, head: bytes, shape: _Shape, pseudo_sum: int) -> bool:
+    """Whether lengths and checksums of the packet are what splitting a super-packet would make them."""
+    size = len(packet)
+    if _U16.unpack_from(head, shape.length_at)[0] != size - shape.length_less:
+        return False
+    length = size - shape.transport
+    checksum = _U16.unpack_from(head, shape.checksum_at)[0]
+    if shape.protocol == _TCP:
+        if checksum == 0xFFFF:  # as right as 0, but would come back as 0
+            return False
+    elif checksum == 0 or _U16.unpack_from(head, shape.transport + 4)[0] != length:
+        return False
+    if head[0] == 0x45:
+        if head[10:12] == b"\xff\xff" or int.from_bytes(head[:20], "big") % 0xFFFF:
+            return False
+        covered = packet  # the IP header's own sum was just seen to be zero
+    else:
+        covered = memoryview(packet)[shape.transport :]
+    return (sum_words(covered) + pseudo_sum + length) % 0xFFFF == 0

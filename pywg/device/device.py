@@ -415,11 +415,15 @@ class Device:
             self._initiate(peer, now)
 
     def _initiate(self, peer: Peer, now: float, *, retry: bool = False) -> None:
-        """Send an initiation, unless one went out less than REKEY_TIMEOUT ago."""
+        """Send an initiation; if one went out less than REKEY_TIMEOUT ago, see to it that another follows."""
         if not retry:
             peer.attempts_since = now
+        if peer.endpoint is None:
+            return
         last = peer.last_sent_initiation
-        if (last is not None and now - last < REKEY_TIMEOUT) or peer.endpoint is None:
+        if last is not None and now - last < REKEY_TIMEOUT:
+            if not self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
+                self._timers.arm(peer.id, Timer.RETRANSMIT_HANDSHAKE, last + REKEY_TIMEOUT + self._jitter())
             return
         if self._private_key is not None:
             peer.last_sent_initiation = now

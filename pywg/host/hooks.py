@@ -12,7 +12,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 
-from pywg.config.positions import Located, printable, quote
+from pywg.config.positions import ConfigError, Located, Mistake, printable, quote
 from pywg.errors import PywgError
 
 _PATIENCE = 5.0
@@ -22,14 +22,14 @@ _PATIENCE = 5.0
 def run_hooks(name: str, hooks: Sequence[Located[str]], interface: str, show: Callable[[str], None]) -> None:
     """Run the hooks of one kind; `name` is their key in the file, `show` prints each command before it runs.
 
-    Raises PywgError with the hook's place in the file when one ends with another status than 0.
+    Raises ConfigError with the hook's place in the file when one ends with another status than 0.
     """
     for hook in hooks:
         command = hook.value.replace("%i", interface)
         show(printable(command))
         status = _run(command)
         if status:
-            raise PywgError(f"{hook.position}: {name}: {_ended(status)}: {quote(command)}")
+            raise ConfigError([Mistake(hook.position, f"{name}: {_ended(status)}: {quote(command)}")])
 
 
 def _run(command: str) -> int:

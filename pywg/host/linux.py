@@ -53,7 +53,7 @@ class LinuxNetwork:
 
     def add_address(self, interface: str, address: InterfaceAddress) -> None:
         """Give the interface an address. Raises PywgError."""
-        with _sentences(f"{address} cannot be given to {interface}", address.version):
+        with _sentences(f"{address} cannot be given to {interface}", address.version, "it has it already"):
             self._netlink.addr(
                 "add",
                 index=_index(interface),
@@ -107,7 +107,8 @@ class LinuxNetwork:
     def add_route(self, interface: str, network: Network, table: int = MAIN_TABLE) -> None:
         """Route a network through the interface. Raises PywgError."""
         scope = {"scope": "link"} if network.version == 4 else {}
-        with _sentences(f"{network} cannot be routed through {interface}", network.version):
+        exists = f"`ip -{network.version} route show {network}` shows the route that is there"
+        with _sentences(f"{network} cannot be routed through {interface}", network.version, exists):
             self._netlink.route(
                 "add",
                 dst=str(network),
@@ -150,7 +151,7 @@ def _number(error: NetlinkError | OSError) -> int:
 
 
 @contextlib.contextmanager
-def _sentences(what: str, version: int = 4) -> Iterator[None]:
+def _sentences(what: str, version: int = 4, exists: str = "") -> Iterator[None]:
     """Turn the kernel's errors into PywgError: `what`, the reason, and a hint where one is known."""
     try:
         yield
@@ -159,6 +160,6 @@ def _sentences(what: str, version: int = 4) -> Iterator[None]:
         hint = ""
         if version == 6 and number in _NO_IPV6:
             hint = "; is IPv6 switched off here (sysctl net.ipv6.conf.all.disable_ipv6)?"
-        elif number == errno.EEXIST:
-            hint = "; it is there already"
+        elif number == errno.EEXIST and exists:
+            hint = f"; {exists}"
         raise PywgError(f"{what}: {os.strerror(number)}{hint}") from None

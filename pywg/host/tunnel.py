@@ -74,7 +74,7 @@ def bring_up(argument: str, say: Callable[[str], None]) -> None:
             mtu = choose_mtu(config, device, network)
             steps.run(
                 f"ip link set mtu {mtu} up dev {interface}",
-                functools.partial(network.set_mtu_and_up, interface, mtu),
+                functools.partial(_go_up, interface, mtu, network, config),
             )
             _add_routes(interface, config, device, network, steps)
             run_hooks("PostUp", config.interface.post_up, interface, steps.show)
@@ -202,11 +202,25 @@ def _configure(interface: str, config: Config, say: Callable[[str], None]) -> No
         with Client.open(interface) as client:
             client.set(device_change(config, endpoints))
     except UapiError as error:
-        port = config.interface.listen_port
-        if port is not None and error.errno == errno.EADDRINUSE:
-            text = f"ListenPort: UDP port {port.value} is in use already; `ss -lunp` shows by whom"
-            raise ConfigError([Mistake(port.position, text)]) from None
+        if error.errno == errno.EADDRINUSE:
+            raise _port_taken(config) from None
         raise PywgError(f"the daemon of {interface} did not take the configuration: {error}") from None
+
+
+def _go_up(interface: str, mtu: int, network: LinuxNetwork, config: Config) -> None:
+    """A daemon binds its sockets when its interface goes up; pywgd tells that it could not by having no port."""
+    network.set_mtu_and_up(interface, mtu)
+    with Client.open(interface) as client:
+        if client.get().listen_port == 0:
+            raise _port_taken(config)
+
+
+def _port_taken(config: Config) -> PywgError:
+    port = config.interface.listen_port
+    if port is None:
+        return PywgError("no UDP port could be opened; is there a network at all? `ss -lun` shows what is taken")
+    text = f"ListenPort: UDP port {port.value} is in use already; `ss -lunp` shows by whom"
+    return ConfigError([Mistake(port.position, text)])
 
 
 def _add_routes(

@@ -16,6 +16,8 @@ from pywg.tun.base import TunState
 _SOL_NETLINK = 270
 _NETLINK_LISTEN_ALL_NSID = 8
 _RTMGRP_LINK = 1
+_RTMGRP_IPV4_ROUTE = 0x40
+_RTMGRP_IPV6_ROUTE = 0x400
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST = 1
 _RTM_NEWLINK = 16
@@ -41,12 +43,25 @@ def open_link_events() -> socket.socket:
 
     Raises OSError where the system has no rtnetlink.
     """
+    events = _open_events(_RTMGRP_LINK)
+    with contextlib.suppress(OSError):  # needs CAP_NET_BROADCAST; without: our own namespace only
+        events.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+    return events
+
+
+def open_route_events() -> socket.socket:
+    """A non-blocking socket, readable when a route of our own namespace changed.
+
+    Raises OSError where the system has no rtnetlink.
+    """
+    return _open_events(_RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
+
+
+def _open_events(groups: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     try:
         sock.setblocking(False)
-        with contextlib.suppress(OSError):  # needs CAP_NET_BROADCAST; without: our own namespace only
-            sock.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
-        sock.bind((0, _RTMGRP_LINK))
+        sock.bind((0, groups))
     except BaseException:
         sock.close()
         raise

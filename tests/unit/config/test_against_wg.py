@@ -21,6 +21,9 @@ KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PEER = f"[Peer]\nPublicKey={KEY}\n"
 
 
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
 def wg_takes(text: str, path) -> bool:
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     done = subprocess.run(
@@ -123,14 +126,14 @@ _tokens = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=CHECKS)
 @given(text=st.lists(_tokens, max_size=15).map("".join))
 @example(text="[Interface]\nFwMark=off0")
 def test_wg_and_we_agree_on_generated_files(text, tmp_path):
     assert we_take(text) is wg_takes(text, tmp_path / "x.conf")
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=CHECKS)
 @given(config=plain_configs)
 def test_wg_takes_what_we_write(config, tmp_path):
     stripped = strip(config)

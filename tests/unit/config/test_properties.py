@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pywg.config.model import Dialect, strip
@@ -14,12 +14,17 @@ from pywg.config.positions import ConfigError, Position
 from pywg.config.write import write
 from tests.unit.config.strategies import configs, plain_configs, texts
 
+patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Not dependent on what else the machine does."""
 
+
+@patient
 @given(configs)
 def test_what_is_written_is_read_back_the_same(config):
     assert parse(write(config), "x.conf", Dialect.WG_QUICK) == config
 
 
+@patient
 @given(plain_configs)
 def test_a_stripped_model_is_a_file_that_wg_reads(config):
     stripped = strip(config)
@@ -27,12 +32,14 @@ def test_a_stripped_model_is_a_file_that_wg_reads(config):
 
 
 @pytest.mark.parametrize("dialect", Dialect)
+@patient
 @given(text=texts | st.text())
 def test_any_text_is_a_model_or_a_config_error(dialect, text):
     with contextlib.suppress(ConfigError):
         parse(text, "x.conf", dialect)
 
 
+@patient
 @given(texts)
 def test_every_mistake_is_one_short_printable_line(text):
     try:
@@ -46,6 +53,7 @@ def test_every_mistake_is_one_short_printable_line(text):
         assert len(str(mistake)) < 250
 
 
+@patient
 @given(texts)
 def test_every_mistake_points_into_the_text(text):
     try:
@@ -73,6 +81,7 @@ def _respell(line: str, random) -> str:
     return spaces[0] + key.strip() + spaces[1] + "=" + spaces[2] + value.strip() + end
 
 
+@patient
 @given(configs, st.randoms(use_true_random=False))
 def test_case_white_space_comments_and_empty_lines_do_not_matter(config, random):
     lines = []

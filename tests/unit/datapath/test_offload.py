@@ -18,8 +18,9 @@ ALL = TunOffload(vnet_hdr=True, tso=True, uso=True)
 FIN, PSH, ACK, ECE, CWR = 0x01, 0x08, 0x10, 0x40, 0x80
 
 
-def vnet_hdr(flags=0, kind=0, hdr_len=0, gso_size=0, start=0, offset=0):
-    return struct.pack("=BBHHHH", flags, kind, hdr_len, gso_size, start, offset)
+def vnet_hdr(*fields):
+    """flags, gso_type, hdr_len, gso_size, csum_start, csum_offset; those left out are 0."""
+    return struct.pack("=BBHHHH", *fields, *[0] * (6 - len(fields)))
 
 
 def network(version, **fields):
@@ -247,10 +248,10 @@ def may_be_one(segments):
     transport = 20 if segments[0][0] >> 4 == 4 else 40
     protocol = segments[0][9 if transport == 20 else 6]
     if protocol == 17:
-        return 1 < len(segments)
+        return len(segments) > 1
     return (
         protocol == 6
-        and 1 < len(segments)
+        and len(segments) > 1
         and not segments[0][transport + 13] & CWR
         and all(packet[transport + 16 : transport + 18] != b"\xff\xff" for packet in segments)
     )
@@ -331,7 +332,8 @@ def test_ip_headers_that_disagree_keep_segments_apart(second):
 
 
 def test_push_ends_a_frame():
-    packets = tcp_run(2) + [
+    packets = [
+        *tcp_run(2),
         bytes(
             network(4, ident=12) / TCP(sport=1, dport=2, seq=2005, ack=9, flags=ACK | PSH) / Raw(bytes(1000))
         ),
