@@ -120,6 +120,10 @@ cdef inline SplitVerdict split_begin(Split *s, const uint8_t *vnet, uint8_t *pac
             return SPLIT_BAD
     else:
         return SPLIT_BAD
+    if vnet[0] & VNET_NEEDS_CSUM and (
+        load16native(vnet + 6) != s.transport or load16native(vnet + 8) != (16 if s.tcp else 6)
+    ):
+        return SPLIT_BAD
     if s.tcp:
         if s.transport + 20 > n:
             return SPLIT_TRUNCATED
@@ -129,10 +133,6 @@ cdef inline SplitVerdict split_begin(Split *s, const uint8_t *vnet, uint8_t *pac
     s.headers = s.transport + length
     if s.headers > n:
         return SPLIT_TRUNCATED
-    if vnet[0] & VNET_NEEDS_CSUM and (
-        load16native(vnet + 6) != s.transport or load16native(vnet + 8) != (16 if s.tcp else 6)
-    ):
-        return SPLIT_BAD
     if s.size == 0 or s.headers >= n or s.headers > LARGEST_HEADERS:
         return SPLIT_BAD
     memcpy(s.header, packet, s.headers)
