@@ -148,6 +148,14 @@ def super_packet(whole: bytes, segment: int, *, kind: int | None = None) -> byte
     return struct.pack("=BBHHHH", 1, kind, transport + length, segment, transport, at) + whole
 
 
+def _flow(packet: bytes) -> bytes:
+    """What packets must have in common for their order to matter."""
+    if packet[0] >> 4 == 4:
+        fragment = packet[6] & 0x3F or packet[7]
+        return packet[9:10] + packet[12:20] + (b"" if fragment else packet[20:24])
+    return packet[6:7] + packet[8:44]
+
+
 def _without_identification(packet: bytes) -> bytes:
     """The packet, but where it must not be fragmented anyway, its identification means nothing (RFC 6864).
 
@@ -230,8 +238,7 @@ class Rig:
         written: dict[bytes, list[bytes]] = {}
         for frame in self.tun.take():
             for one in split_untrusted(frame) if self.tun.offload.vnet_hdr else [frame]:
-                addresses = bytes(one[12:20] if one[0] >> 4 == 4 else one[8:40])
-                written.setdefault(addresses, []).append(_without_identification(bytes(one)))
+                written.setdefault(_flow(one), []).append(_without_identification(bytes(one)))
         return Outcome(
             sent=sent,
             written=written,
@@ -443,7 +450,7 @@ class Events:
 
     def _command(self) -> Event:
         r = self.random
-        kind = r.randrange(10)
+        kind = r.randrange(16)
         peer = PeerId(r.choice([1, 2, 3]))
         index = r.choice([11, 12, 21])
         if kind == 0:
@@ -472,14 +479,17 @@ class Events:
         if kind == 7:
             mtu = r.choice([1420, 1280, 1400, 9000])
             return lambda rig: rig.path.set_mtu(mtu)
+        if kind > 9:
+            self.counters.clear()
+            return set_up
         packets = [] if kind == 8 else [self._packet(OURS[4], "10.1.0.1", self._size()) for _ in range(3)]
         return lambda rig: rig.path.send(peer, packets, 10.0)
 
 
-def begin(rig: Rig, mac1_key: bytes) -> None:
+def set_up(rig: Rig) -> None:
     """Two peers, with a session each, their networks and endpoints."""
-    rig.path.set_identity(mac1_key)
     for peer, networks in NETS.items():
+        rig.path.retire(peer * 10 + 1)
         rig.path.add_routes(PeerId(peer), [ipaddress.ip_network(n) for n in networks])
         rig.path.install(session(peer, peer * 10 + 1))
         rig.path.set_endpoint(PeerId(peer), rig.endpoint(peer - 1))

@@ -31,14 +31,15 @@ def play(choice: random.Random, offload: TunOffload, *, gso: bool, gro: bool, st
         rigs.append(twins.Rig(PortableDataPath, offload, gso=gso, gro=gro))
         rigs.append(twins.Rig(compiled.CompiledDataPath, offload, gso=gso, gro=gro))
         for rig in rigs:
-            twins.begin(rig, MAC1_KEY)
+            rig.path.set_identity(MAC1_KEY)
+            twins.set_up(rig)
         events = twins.Events(choice)
         now = 1.0
         for _ in range(steps):
             happening: list[Callable[[twins.Rig], None]] = [
                 events.next(offload, mac1) for _ in range(choice.choice([1, 1, 2, 6]))
             ]
-            now += choice.choice([0.0, 0.5, 100.0])
+            now += choice.choice([0.0, 0.0, 0.5, 2.0, 20.0])
             outcomes = []
             for rig in rigs:
                 for event in happening:
@@ -51,14 +52,14 @@ def play(choice: random.Random, offload: TunOffload, *, gso: bool, gro: bool, st
 
 
 @pytest.mark.parametrize("offload", OFFLOADS, ids=["plain", "vnet", "super"])
-@settings(max_examples=60, deadline=None)
-@given(choice=st.randoms(use_true_random=False), gso=st.booleans(), gro=st.booleans())
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**64), gso=st.booleans(), gro=st.booleans())
 def test_any_sequence_of_events_has_the_same_outcome(
-    offload: TunOffload, choice: random.Random, gso: bool, gro: bool
+    offload: TunOffload, seed: int, gso: bool, gro: bool
 ) -> None:
-    play(choice, offload, gso=gso, gro=gro, steps=6)
+    play(random.Random(seed), offload, gso=gso, gro=gro, steps=8)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_long_sequence_of_events_has_the_same_outcome(seed: int) -> None:
-    play(random.Random(seed), OFFLOADS[2], gso=True, gro=True, steps=200)
+    play(random.Random(seed), OFFLOADS[2], gso=True, gro=True, steps=100)
