@@ -196,7 +196,8 @@ def story(folder: pathlib.Path) -> None:
 
         say(
             "Now a third host: carol, 192.168.50.2, is only on bob's LAN and does not know of the "
-            "tunnel. alice adds the LAN to bob's AllowedIPs; bob forwards, and hides the tunnel behind his own address."
+            "tunnel. alice adds the LAN to bob's AllowedIPs; bob forwards, and hides the tunnel "
+            "behind his own address."
         )
         for host in (alice, bob):
             host.run("pywg down ./wg0.conf")
@@ -336,7 +337,7 @@ def enter_namespaces() -> None:
         raise DemoError(
             "this system forbids user namespaces to ordinary users "
             f"({probe.stderr.strip()}); look at sysctl kernel.unprivileged_userns_clone, "
-            "kernel.apparmor_restrict_unprivileged_userns and user.max_user_namespaces, or run the demo as root"
+            "kernel.apparmor_restrict_unprivileged_userns and user.max_user_namespaces, or be root"
         )
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         raise DemoError(

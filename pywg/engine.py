@@ -74,7 +74,8 @@ class Engine:
         self._bind: Bind | None = None
         self._port = 0
         self._mark = 0
-        self._active = False
+        self._drain_by: float | None = None
+        self._more = False
         self._mtu = tun.state().mtu
         self._tun_up = False
         self._drops: Counter[DropReason] = Counter()
@@ -89,7 +90,8 @@ class Engine:
         now = self._now()
         self._datapath.step(now)
         report = self._datapath.drain(now)
-        self._active = bool(report.activity)
+        self._drain_by = now + ACTIVE_DRAIN if report.activity else None
+        self._more = report.more
         self._drops.update(report.drops)
         self.device.observed(report, now)
         self.device.work(HANDSHAKES_PER_TURN, now)
@@ -98,13 +100,10 @@ class Engine:
 
     def next_turn(self) -> float | None:
         """When `turn` is due although nothing arrives; None: not before something does."""
-        if self.device.has_work():
+        if self._more or self.device.has_work():
             return self._now()
-        timeout = self.device.next_timeout()
-        if not self._active:
-            return timeout
-        drain = self._now() + ACTIVE_DRAIN
-        return drain if timeout is None else min(timeout, drain)
+        times = (self.device.next_timeout(), self._drain_by)
+        return min((time for time in times if time is not None), default=None)
 
     def follow_tun(self) -> None:
         """Take over what has changed of the tunnel device: its MTU, and whether it is up.
@@ -174,6 +173,7 @@ class Engine:
                 datapath.retire(local_index)
             case SendPackets(peer, packets):
                 datapath.send(peer, packets, now)
+                self._drain_by = now + ACTIVE_DRAIN  # what came of it is in the next report
             case SetEndpoint(peer, endpoint):
                 datapath.set_endpoint(peer, endpoint)
             case AddRoutes(peer, networks):
@@ -252,7 +252,7 @@ class Engine:
 
     def set_endpoint(self, peer: Peer, endpoint: Endpoint) -> None:
         """Where the peer is reached."""
-        self.device.set_endpoint(peer, endpoint)
+        self.device.set_endpoint(peer, endpoint, self._now())
 
     def set_persistent_keepalive(self, peer: Peer, interval: int) -> None:
         """Seconds between keepalives; 0: off."""

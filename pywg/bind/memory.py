@@ -259,6 +259,11 @@ class MemoryBind:
         """This host's addresses."""
         return self._addresses
 
+    @property
+    def waiting(self) -> int:
+        """How many datagrams wait for `receive`: what a descriptor's readiness says elsewhere."""
+        return len(self._inbox)
+
     def endpoint(self, family_of: str = "") -> Endpoint:
         """Where others reach this bind: its first address, or the first of the family of the one given."""
         host = self._source(":" in family_of) if family_of else self._addresses[0]

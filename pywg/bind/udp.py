@@ -173,7 +173,8 @@ class UdpBind:
         for level, kind, data in control:
             if level == _SOL_UDP:
                 if kind == _UDP_GRO and len(data) >= 4:
-                    segment_size = min(_INT.unpack_from(data)[0], size)
+                    told = _INT.unpack_from(data)[0]
+                    segment_size = told if 0 < told < size else size
             elif level == socket.IPPROTO_IP:
                 if kind == _IP_PKTINFO:
                     info = data

@@ -1,23 +1,58 @@
-"""All packet I/O: bursts between the tunnel device and the sockets, sealed and opened."""
+"""All packet I/O: bursts between the tunnel device and the sockets, sealed and opened.
+
+Which of the two data paths carries them is decided here: the compiled one where it was built and finds a
+cipher library, else the portable one. PYWG_DATAPATH=portable or =compiled insists on one.
+"""
 
 from __future__ import annotations
 
+import os
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from pywg.errors import PywgError
 
 if TYPE_CHECKING:
     from pywg.datapath.base import DataPath
     from pywg.tun.base import Tun
 
+VARIABLE = "PYWG_DATAPATH"
+
 
 def open_datapath(tun: Tun) -> DataPath:
-    """The data path that this system carries packets with."""
+    """The data path for this tunnel device. Raises PywgError when PYWG_DATAPATH asks for what is not here."""
+    if tun.fileno() >= 0 and _reason_against_compiled() is None:
+        from pywg.datapath.compiled import CompiledDataPath
+
+        return CompiledDataPath(tun)
     from pywg.datapath.portable import PortableDataPath
 
     return PortableDataPath(tun)
 
 
 def describe() -> str:
-    """Which data path `open_datapath` takes, and with which cipher library."""
-    from importlib.metadata import version
+    """Which data path `open_datapath` takes for a device of the system, and with which cipher library."""
+    reason = _reason_against_compiled()
+    if reason is None:
+        from pywg.datapath.compiled import cipher_library
 
-    return f"portable data path, cryptography {version('cryptography')}"
+        return f"compiled data path, {cipher_library()}"
+    return f"portable data path ({reason}), cryptography {version('cryptography')}"
+
+
+def _reason_against_compiled() -> str | None:
+    """Why the portable data path is taken; None: the compiled one is."""
+    choice = os.environ.get(VARIABLE) or "auto"
+    if choice not in ("auto", "portable", "compiled"):
+        raise PywgError(f"{VARIABLE}={choice} is not 'auto', 'portable' or 'compiled'")
+    if choice == "portable":
+        return f"{VARIABLE}=portable"
+    try:
+        from pywg.datapath.compiled import available
+    except ImportError:
+        reason: str | None = "the compiled one is not built"
+    else:
+        reason = available()
+    if reason is not None and choice == "compiled":
+        raise PywgError(f"{VARIABLE}=compiled, but {reason}")
+    return reason

@@ -66,7 +66,7 @@ class DataPath(Protocol):
         """Forget a session and its keys. Unknown indices are ignored."""
 
     def set_endpoint(self, peer: PeerId, endpoint: Endpoint | None) -> None:
-        """Where the peer's packets go."""
+        """Where the peer's packets go; a move that was seen before and not yet reported is forgotten."""
 
     def add_routes(self, peer: PeerId, networks: Sequence[Network]) -> None:
         """These networks belong to the peer, and no longer to another."""

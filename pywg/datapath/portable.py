@@ -165,6 +165,7 @@ class PortableDataPath:
             del self._current[live.session.peer]
 
     def set_endpoint(self, peer: PeerId, endpoint: Endpoint | None) -> None:
+        self._moved.pop(peer, None)
         if endpoint is None:
             self._endpoints.pop(peer, None)
         else:

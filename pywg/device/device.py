@@ -173,9 +173,12 @@ class Device:
         """Used from the next handshake on."""
         peer.preshared_key = key
 
-    def set_endpoint(self, peer: Peer, endpoint: Endpoint) -> None:
-        """Where to send to, until the peer is heard from elsewhere."""
-        self._move(peer, endpoint)
+    def set_endpoint(self, peer: Peer, endpoint: Endpoint, now: float) -> None:
+        """Where to send to, until the peer is heard from elsewhere. A first one lets keepalives begin."""
+        was, peer.endpoint = peer.endpoint, endpoint
+        self._effects.append(SetEndpoint(peer.id, endpoint))
+        if self._is_up and was is None and peer.persistent_keepalive:
+            self._send_keepalive(peer, now)
 
     def forget_local_addresses(self) -> None:
         """Let the routing table choose source addresses anew, after the port or the mark has changed."""
@@ -646,13 +649,14 @@ def _latest(times: Iterable[float | None]) -> float | None:
 def _first_after(reset: float | None, spans: Iterable[tuple[float | None, float | None]]) -> float | None:
     """The earliest start after `reset`, of spans (start, latest) of several sessions.
 
-    A span that began before `reset`, which another session saw, and reaches beyond it counts from its end.
+    A span of the session that saw `reset` began after it, at the same time if both were in one burst. One
+    that began before, as `reset` was seen by another session, and reaches beyond it counts from its end.
     """
     starts = []
     for start, latest in spans:
         if start is None or latest is None:
             continue
-        if reset is None or start > reset:
+        if reset is None or start >= reset:
             starts.append(start)
         elif latest > reset:
             starts.append(latest)

@@ -26,7 +26,6 @@ _VNET_HDR_LEN = 10
 _READ_SIZE = 65536 + _VNET_HDR_LEN
 
 _IFF_TUN = 0x0001
-_IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _IFF_UP = 0x0001
 _TUNSETOFFLOAD = 0x400454D0
@@ -81,8 +80,9 @@ class LinuxTun:
     def from_fd(cls, fd: int, mtu: int | None = None, want: TunOffload = ALL_OFFLOADS) -> LinuxTun:
         """Take over an open descriptor (`WG_TUN_FD`); it is ours from here on, also when this fails.
 
-        It must be a TUN device without packet information (IFF_NO_PI); offloads depend on its having
-        IFF_VNET_HDR. mtu: None leaves it as it is. Raises PywgError with a sentence.
+        It must be a TUN device with IFF_NO_PI (the kernel does not tell: TUNGETIFF gives that bit another
+        meaning). Without IFF_VNET_HDR it has no offloads. mtu: None leaves it as it is.
+        Raises PywgError with a sentence.
         """
         try:
             os.set_inheritable(fd, False)
@@ -91,9 +91,9 @@ class LinuxTun:
             with contextlib.suppress(OSError):
                 os.close(fd)
             raise PywgError(f"descriptor {fd} is no tunnel device: {error.strerror}") from None
-        if not flags & _IFF_TUN or not flags & _IFF_NO_PI:
+        if not flags & _IFF_TUN:
             os.close(fd)
-            raise PywgError(f"descriptor {fd} must be a TUN device (no TAP) opened with IFF_NO_PI")
+            raise PywgError(f"descriptor {fd} is a TAP device; it must be a TUN device")
         return cls._adopt(fd, want if flags & _IFF_VNET_HDR else TunOffload(), mtu)
 
     @classmethod

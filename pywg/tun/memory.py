@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -54,6 +55,11 @@ class MemoryTun:
         """None: -1."""
         return -1
 
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for `read`: what a descriptor's readiness says elsewhere."""
+        return len(self._inbound)
+
     def deliver(self, *packets: bytes) -> None:
         """The host sends these IP packets into the tunnel."""
         header = _PLAIN if self._offload.vnet_hdr else b""
@@ -99,7 +105,7 @@ class MemoryTun:
         """See `Tun.write`; EIO when the device is down, as Linux has it."""
         self._check()
         if not self._up:
-            raise OSError(5, "the device is down")
+            raise OSError(errno.EIO, "the device is down")
         if len(self._written) >= QUEUE_LIMIT:
             self.dropped += 1
             return
