@@ -171,7 +171,7 @@ def _without_identification(packet: bytes) -> bytes:
 class Outcome:
     """What one step did, with nothing in it that differs between two rigs."""
 
-    sent: dict[int, list[bytes]]
+    sent: dict[tuple[int, bytes], list[bytes]]  # by remote and session
     written: dict[bytes, list[bytes]]
     control: list[tuple[bytes, str]]
     no_session: dict[int, list[bytes]]
@@ -228,13 +228,13 @@ class Rig:
         return self.outcome(self.path.drain(now))
 
     def outcome(self, report: Report) -> Outcome:
-        sent: dict[int, list[bytes]] = {}
+        sent: dict[tuple[int, bytes], list[bytes]] = {}
         for i, remote in enumerate(self.remotes):
             with contextlib.suppress(BlockingIOError):
                 while True:
                     data, control, _, _ = remote.recvmsg(70000, 256)
                     tos = bytes(c[2][0] for c in control if c[1] in {socket.IP_TOS, 13})
-                    sent.setdefault(i, []).append((tos or b"\0") + data)
+                    sent.setdefault((i, data[4:8]), []).append((tos or b"\0") + data)
         written: dict[bytes, list[bytes]] = {}
         for frame in self.tun.take():
             for one in split_untrusted(frame) if self.tun.offload.vnet_hdr else [frame]:

@@ -54,6 +54,8 @@ cdef extern from "packet.h" nogil:
     double clock_now()
 
 cdef extern from "aead.h" nogil:
+    enum:
+        AEAD_TAG
     ctypedef enum aead_backend "enum aead_backend":
         AEAD_NONE
         AEAD_OPENSSL
@@ -1325,6 +1327,48 @@ def cipher_library():
     return aead_name(aead_fastest(_libraries())).decode()
 
 
+def try_seal(cipher, bytes key not None, uint64_t counter, bytes plaintext not None):
+    """What one of `ciphers()` makes of a plaintext under a key (32 bytes): ciphertext and tag."""
+    cdef aead_worker worker
+    cdef aead_key *k = _trial_key(cipher, key, 1, &worker)
+    cdef bytearray out = bytearray(len(plaintext) + AEAD_TAG)
+    cdef int ok = aead_seal(&worker, k, counter, <const uint8_t *><const char *>plaintext, len(plaintext),
+                            <uint8_t *><char *>out)
+    aead_key_free(k)
+    aead_worker_free(&worker)
+    if not ok:
+        raise PywgError(f"{cipher} did not seal")
+    return bytes(out)
+
+
+def try_open_untrusted(cipher, bytes key not None, uint64_t counter, bytes sealed not None):
+    """The plaintext, or None when the tag is wrong. Likewise, for trying a library."""
+    cdef aead_worker worker
+    cdef aead_key *k
+    cdef bytearray data = bytearray(sealed)
+    cdef int ok
+    if len(sealed) < AEAD_TAG:
+        return None
+    k = _trial_key(cipher, key, 0, &worker)
+    ok = aead_open(&worker, k, counter, <uint8_t *><char *>data, len(sealed) - AEAD_TAG)
+    aead_key_free(k)
+    aead_worker_free(&worker)
+    return bytes(data[:-AEAD_TAG]) if ok else None
+
+
+cdef aead_key *_trial_key(object cipher, bytes key, int sealing, aead_worker *worker) except NULL:
+    cdef aead_key *k
+    if cipher not in ciphers():
+        raise PywgError(f"the cipher library '{cipher}' was not found")
+    if len(key) != 32:
+        raise PywgError("a key must have 32 bytes")
+    k = aead_key_new(_CIPHERS[cipher], <const uint8_t *><const char *>key, sealing)
+    if k == NULL or not aead_worker_init(worker, _CIPHERS[cipher]):
+        aead_key_free(k)
+        raise MemoryError
+    return k
+
+
 cdef inline object _time(double t):
     return None if t == NEVER else t
 
@@ -1634,6 +1678,7 @@ cdef class CompiledDataPath:
     def set_endpoint(self, peer, endpoint):
         cdef Plane *p = self._plane
         cdef Peer *known
+        cdef Peer **place
         cdef udp_address to
         cdef udp_local source
         cdef bint has = endpoint is not None
@@ -1652,6 +1697,12 @@ cdef class CompiledDataPath:
             known.endpoint = to
             known.local = source
             memset(&known.refused_local, 0, sizeof(udp_local))
+            if known.has_moved:
+                place = &p.moved
+                while place[0] != known:
+                    place = &place[0].next_moved
+                place[0] = known.next_moved
+                known.has_moved = False
             give_locks(p)
         if not has:
             self._let_go(peer)
