@@ -123,9 +123,12 @@ class Engine:
             self.commit()
         elif not state.up and self._bind is not None:
             logger.info("%s: down", self._tun.name)
-            self.device.down()
-            self.commit()
             self._use_bind(None)
+            self.device.down()
+            self.device.observed(
+                self._datapath.drain(self._now()), self._now()
+            )  # or it would start something
+            self.commit()
 
     def _use_bind(self, bind: Bind | None) -> None:
         old, self._bind = self._bind, bind
@@ -173,7 +176,7 @@ class Engine:
                 datapath.retire(local_index)
             case SendPackets(peer, packets):
                 datapath.send(peer, packets, now)
-                self._drain_by = now + ACTIVE_DRAIN  # what came of it is in the next report
+                self._drain_by = now  # what came of it is in the next report
             case SetEndpoint(peer, endpoint):
                 datapath.set_endpoint(peer, endpoint)
             case AddRoutes(peer, networks):

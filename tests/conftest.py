@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "interop(case): a case of the interoperability table")
     config.addinivalue_line("markers", "root: needs namespaces of its own, so root or a user namespace")
+    config.addinivalue_line("markers", "background(body): the body runs in a thread beside other tests")
     config.stash[TABLE] = collections.Counter()
 
 

@@ -1,9 +1,10 @@
 """Reads the project's documents: their links and headings, and the commands in them that tests play.
 
 A page that says `<!-- stage: NAME -->` is played from top to bottom on the hosts of that stage. Its `console`
-blocks hold lines `HOST# command`, each followed by what it prints, where that is to be checked: `...` stands for
-anything, a number before a unit for any number. The block behind `<!-- file: HOST NAME -->` becomes a file. A
-block behind `<!-- not played: REASON -->` is left out. ALICE-PUBLIC-KEY stands for alice's file `publickey`.
+blocks hold lines `HOST# command`, each followed by what it prints, where that is to be checked: `...` stands
+for anything, a number before a unit for any number. The block behind `<!-- file: HOST NAME -->` becomes a
+file. A block behind `<!-- not played: REASON -->` is left out. ALICE-PUBLIC-KEY stands for what is in alice's
+file `publickey`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections.abc import Callable, Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-_FENCE = re.compile(r"^(?P<fence>```+)(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<fence>```+)(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.MULTILINE | re.DOTALL
+)
 _STAGE = re.compile(r"^<!-- stage: ([\w-]+) -->$", re.MULTILINE)
 _FILE = re.compile(r"<!-- file: (\w+) (\S+) -->\s*\Z")
 _NOT_PLAYED = re.compile(r"<!-- not played: \S.* -->\s*\Z")
@@ -29,16 +32,12 @@ _KEY = re.compile(r"\b([A-Z]+)-(PUBLIC|PRIVATE)-KEY\b")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: its language, its text, the line where it begins, and the text of the page before it."""
+    """A fenced block: its language, its text, the line where it begins, and the page's text before it."""
 
     language: str
     text: str
     line: int
     before: str
-
-    @property
-    def is_played(self) -> bool:
-        return self.language == "console" and not _NOT_PLAYED.search(self.before)
 
     @property
     def is_left_out(self) -> bool:
@@ -109,7 +108,9 @@ class Page:
 
     def anchors(self) -> set[str]:
         """What a link may name behind a `#`: headings as GitHub and MyST write them, and explicit targets."""
-        return {slug(heading[2]) for heading in _HEADING.finditer(self.prose)} | set(_TARGET.findall(self.text))
+        return {slug(heading[2]) for heading in _HEADING.finditer(self.prose)} | set(
+            _TARGET.findall(self.text)
+        )
 
     def headings(self) -> list[str]:
         return [heading[2] for heading in _HEADING.finditer(self.prose)]
@@ -119,7 +120,7 @@ class Page:
 
 
 def _commands(block: Block) -> Iterator[Command]:
-    """A command goes on in the next line behind a backslash, and to its end mark when it has a here-document."""
+    """A command goes on in the next line after a backslash, and to the end mark of a here-document."""
     lines = block.text.splitlines()
     number = 0
     while number < len(lines):

@@ -484,13 +484,21 @@ class Device:
     # --- What the data plane saw. --------------------------------------------------------------------------
 
     def observed(self, report: Report, now: float) -> None:
-        """Take in a report: control messages are queued, packets staged, timers set, keypairs moved."""
+        """Take in a report: control messages are queued, packets staged, timers set, keypairs moved.
+
+        While the device is down, what is reported is of before: it is counted, and starts nothing.
+        """
         for peer_id, endpoint in report.moved:
             if (mover := self._peers.get(peer_id)) is not None:
                 mover.endpoint = endpoint
         by_peer: dict[PeerId, list[Activity]] = {}
         for activity in report.activity:
             by_peer.setdefault(activity.peer, []).append(activity)
+            if (peer := self._peers.get(activity.peer)) is not None:
+                peer.tx_bytes += activity.sent_bytes
+                peer.rx_bytes += activity.received_bytes
+        if not self._is_up:
+            return
         for peer_id, activities in by_peer.items():
             if (peer := self._peers.get(peer_id)) is not None:
                 self._observed_peer(peer, activities, now)
@@ -503,8 +511,6 @@ class Device:
 
     def _observed_peer(self, peer: Peer, activities: list[Activity], now: float) -> None:
         for activity in activities:
-            peer.tx_bytes += activity.sent_bytes
-            peer.rx_bytes += activity.received_bytes
             owner = self._indices.get(activity.local_index)
             if owner is None or owner.keypair is None:
                 continue
@@ -600,7 +606,10 @@ class Device:
                     logger.debug(
                         "%r: no new session for %d s, forgetting all keys", peer, ZERO_KEYS_AFTER_TIME
                     )
-                    self._forget_sessions(peer)
+                    if self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
+                        self._retire(peer.keypairs.clear())  # the handshake under way is no residue
+                    else:
+                        self._forget_sessions(peer)
 
     def _retransmit_handshake(self, peer: Peer, now: float) -> None:
         if peer.attempts_since is not None and now - peer.attempts_since < REKEY_ATTEMPT_TIME:

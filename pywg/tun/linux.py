@@ -7,6 +7,7 @@ any time; all of that is noticed here. See `Documentation/networking/tuntap.rst`
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import os
@@ -20,6 +21,8 @@ from pywg.tun.base import TunGoneError, TunOffload, TunState
 
 DEFAULT_MTU = 1420
 ALL_OFFLOADS = TunOffload(vnet_hdr=True, tso=True, uso=True)
+NO_OFFLOADS = TunOffload()
+"""What suits a data path in Python: sums over super-packets cost it more than the system calls they save."""
 
 _DEVICE = "/dev/net/tun"
 _VNET_HDR_LEN = 10
@@ -56,7 +59,7 @@ class LinuxTun:
             self._events = netlink.open_link_events()
 
     @classmethod
-    def create(cls, name: str, mtu: int = DEFAULT_MTU, want: TunOffload = ALL_OFFLOADS) -> LinuxTun:
+    def create(cls, name: str, mtu: int = DEFAULT_MTU, want: TunOffload = NO_OFFLOADS) -> LinuxTun:
         """Make the interface `name` (`%d` in it: the first free number), down, without addresses.
 
         It is not persistent: it disappears with this object. want: offloads to ask for; those the kernel does
@@ -74,15 +77,15 @@ class LinuxTun:
                 fd = _attach(name, vnet_hdr=False)
             except OSError as second:
                 raise _explained(name, second) from second
-        return cls._adopt(fd, want if vnet_hdr else TunOffload(), mtu)
+        return cls._adopt(fd, want if vnet_hdr else NO_OFFLOADS, mtu)
 
     @classmethod
-    def from_fd(cls, fd: int, mtu: int | None = None, want: TunOffload = ALL_OFFLOADS) -> LinuxTun:
+    def from_fd(cls, fd: int, mtu: int | None = None, want: TunOffload = NO_OFFLOADS) -> LinuxTun:
         """Take over an open descriptor (`WG_TUN_FD`); it is ours from here on, also when this fails.
 
         It must be a TUN device with IFF_NO_PI (the kernel does not tell: TUNGETIFF gives that bit another
-        meaning). Without IFF_VNET_HDR it has no offloads. mtu: None leaves it as it is.
-        Raises PywgError with a sentence.
+        meaning). With IFF_VNET_HDR, `offload.vnet_hdr` is true, wanted or not; without, nothing is.
+        mtu: None leaves it as it is. Raises PywgError with a sentence.
         """
         try:
             os.set_inheritable(fd, False)
@@ -94,7 +97,8 @@ class LinuxTun:
         if not flags & _IFF_TUN:
             os.close(fd)
             raise PywgError(f"descriptor {fd} is a TAP device; it must be a TUN device")
-        return cls._adopt(fd, want if flags & _IFF_VNET_HDR else TunOffload(), mtu)
+        vnet_hdr = bool(flags & _IFF_VNET_HDR)
+        return cls._adopt(fd, dataclasses.replace(want, vnet_hdr=True) if vnet_hdr else NO_OFFLOADS, mtu)
 
     @classmethod
     def _adopt(cls, fd: int, want: TunOffload, mtu: int | None) -> LinuxTun:
@@ -169,6 +173,10 @@ class LinuxTun:
 
     def set_mtu(self, mtu: int) -> None:
         """Set the interface's MTU, in bytes. Raises PywgError with a sentence."""
+        namespace = self._foreign_namespace()
+        if namespace is not None:
+            os.close(namespace)
+            raise PywgError(f"the MTU of {self._name} cannot be set: it is in another network namespace")
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 fcntl.ioctl(sock, _SIOCSIFMTU, _ifreq(self.name, _INT.pack(mtu)))
@@ -243,7 +251,7 @@ def _attach(name: str, *, vnet_hdr: bool) -> int:
 def _set_offload(fd: int, want: TunOffload) -> TunOffload:
     """Ask for what is wanted, as much as there is. Without vnet_hdr there is nothing."""
     if not want.vnet_hdr:
-        return TunOffload()
+        return NO_OFFLOADS
     with contextlib.suppress(
         OSError
     ):  # whoever opened it may have chosen the longer header; 10 is the default

@@ -10,6 +10,7 @@ import os
 import pathlib
 import socket
 import stat
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
@@ -119,9 +120,12 @@ class Client:
 
 def _connect(path: pathlib.Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(TIMEOUT)
     try:
+        # Blocking, since otherwise a daemon that many connect to at once is not waited for.
+        seconds = struct.pack("@ll", int(TIMEOUT), 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
         connection.connect(str(path))
+        connection.settimeout(TIMEOUT)
     except BaseException:
         connection.close()
         raise

@@ -73,6 +73,7 @@ class Host:
         self.addresses = list(inner)
         self.wall_offset_ns = 0
         self.port_taken = False
+        self.asleep = False
         chance = random.Random(seed)
         self.randbytes = chance.randbytes
         self.private_key = PrivateKey.generate(chance.randbytes)
@@ -152,7 +153,9 @@ class Host:
         return self.peer(other).keypairs.current
 
     def is_ready(self) -> bool:
-        """Whether something waits for this host, or is due by now."""
+        """Whether the host is awake, and something waits for it or is due by now."""
+        if self.asleep:
+            return False
         due = self.engine.next_turn()
         return bool(self.tun.waiting or self.bind.waiting) or (due is not None and due <= self.world.now)
 
@@ -238,7 +241,8 @@ class World:
         raise AssertionError("the world does not come to rest")
 
     def _deadlines(self) -> list[float]:
-        deadlines = [host.engine.next_turn() for host in self.hosts] + [self.network.next_delivery()]
+        deadlines = [host.engine.next_turn() for host in self.hosts if not host.asleep]
+        deadlines.append(self.network.next_delivery())
         return [deadline for deadline in deadlines if deadline is not None]
 
     def run(self, seconds: float = 0.0) -> None:

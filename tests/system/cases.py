@@ -1,7 +1,7 @@
-"""The bodies of the interoperability cases: each takes a lab and two programs, and fails by an assertion.
+"""The bodies of the interoperability cases: each takes a lab and two programs and fails by an assertion.
 
-`first` stands at the left, `second` at the right; which of them is ours is up to the caller, so every case can also
-be run with one program against itself.
+`first` stands at the left, `second` at the right; which of them is ours is up to the caller, so every case
+can also be run with a program against itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.system.tunnel import (
     make_tunnel,
     start_station,
 )
-from tests.system.wire import COOKIE_REPLY, INITIATION, RESPONSE, Capture
+from tests.system.wire import COOKIE_REPLY, INITIATION, RESPONSE, Capture, Message
 
 ECHO_PORT = 7000
 STREAM_PORT = 7001
@@ -37,7 +37,7 @@ def tool(machine: Machine, name: str, *arguments: object) -> Task:
     return machine.start(sys.executable, "-IS", TOOLS / name, *map(str, arguments))
 
 
-# --- Traffic --------------------------------------------------------------------------------------------------
+# --- Traffic -----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +79,9 @@ class Paced:
 class Transfer:
     """One TCP stream through the tunnel; `check` compares what went in with what came out."""
 
-    def __init__(self, source: Station, target: Station, size: int, seconds: float = 0, six: bool = False) -> None:
+    def __init__(
+        self, source: Station, target: Station, size: int, seconds: float = 0, six: bool = False
+    ) -> None:
         address = target.inner[six]
         self.size = size
         self._receive = tool(target.machine, "stream.py", "receive", address, STREAM_PORT)
@@ -106,7 +108,7 @@ def connected(lab: Lab, first: Program, second: Program) -> Tunnel:
     return tunnel
 
 
-# --- Cases ----------------------------------------------------------------------------------------------------
+# --- Cases -------------------------------------------------------------------------------------------------
 
 
 def pings_of_every_size(lab: Lab, first: Program, second: Program, *, psk: bool, outer: int) -> None:
@@ -114,7 +116,7 @@ def pings_of_every_size(lab: Lab, first: Program, second: Program, *, psk: bool,
     tunnel = make_tunnel(lab, first, second)
     tunnel.configure(initiator=tunnel.left, psk=generate_psk() if psk else None, outer=outer)
     for address in tunnel.right.inner:
-        # 1420 bytes of MTU hold 1392 bytes after the headers of IPv4 and ICMP; what is longer goes in fragments.
+        # An MTU of 1420 leaves 1392 bytes after the headers of IPv4 and ICMP; the longest go in fragments.
         assert tool(tunnel.left.machine, "pings.py", address, 1400).wait(60) == "1401 answers\n"
     assert (":" in tunnel.left.peer_endpoint().removesuffix(f":{PORT}")) == (outer == 6)
 
@@ -136,56 +138,61 @@ def tcp_each_way(lab: Lab, first: Program, second: Program, *, megabytes: int, o
     Transfer(tunnel.right, tunnel.left, megabytes * 1_000_000, six=True).check()
 
 
-def the_endpoint_moves(lab: Lab, first: Program, second: Program, *, mover: str) -> None:
-    """The mover's address and port change while a TCP stream and a paced stream run."""
+def the_endpoint_moves(lab: Lab, first: Program, second: Program, *, port: bool = True) -> None:
+    """The address of `first` changes while a TCP stream and a paced stream run, and then its port."""
     tunnel = connected(lab, first, second)
-    moving = tunnel.left if mover == "first" else tunnel.right
-    staying = tunnel.other(moving)
+    moving, staying = tunnel.left, tunnel.right
     transfer = Transfer(moving, staying, 8_000_000, seconds=6)
     paced = Paced(moving, staying, seconds=7)
     paced.wait_until_it_flows()
     time.sleep(1)
-    new = moving.outer[0] + "0"  # 192.0.2.10 or 192.0.2.20
+    new = moving.outer[0] + "0"  # 192.0.2.10
     add_address(moving.machine, moving.uplink, f"{new}/24")
     moving.machine.run("ip", "addr", "del", f"{moving.outer[0]}/24", "dev", moving.uplink)
     eventually("the endpoint has the new address", lambda: staying.peer_endpoint() == hostport(new))
     time.sleep(1)
-    moving.wg("set", WG, "listen-port", str(PORT + 1))
-    eventually("the endpoint has the new port", lambda: staying.peer_endpoint() == hostport(new, PORT + 1))
+    if port:
+        moving.wg("set", WG, "listen-port", str(PORT + 1))
+        eventually(
+            "the endpoint has the new port", lambda: staying.peer_endpoint() == hostport(new, PORT + 1)
+        )
     outcome = paced.outcome()
-    assert outcome.longest_gap < 1.5
-    assert outcome.last_lost < 5, "nothing is lost long after the moves"
+    assert outcome.longest_gap < 2.5
+    assert outcome.last_lost < 5.5, "nothing is lost long after the moves"
     transfer.check()
 
 
-def the_key_changes(lab: Lab, first: Program, second: Program, *, changer: str) -> None:
-    """One side gets a new private key while a paced stream runs, and the other side is told its public key."""
+def the_key_changes(lab: Lab, first: Program, second: Program, *, traffic: bool = True) -> None:
+    """`first` gets a new private key, while a paced stream runs; the other side is told its public key."""
     tunnel = make_tunnel(lab, first, second)
-    changing = tunnel.left if changer == "first" else tunnel.right
-    staying = tunnel.other(changing)
+    changing, staying = tunnel.left, tunnel.right
     for station in (changing, staying):
         other = tunnel.other(station)
         station.configure(other, endpoint=hostport(other.outer[0]))
     ping(tunnel.left, tunnel.right)
-    paced = Paced(staying, changing, seconds=12)
-    paced.wait_until_it_flows()
-    time.sleep(1)
+    paced = Paced(staying, changing, seconds=10) if traffic else None
+    if paced:
+        paced.wait_until_it_flows()
+        time.sleep(1)
     old, new = changing.key, Key.generate()
+    # Two requests: boringtun stops reading one at a removed peer.
+    staying.wg(*f"set {WG} peer {old.public} remove".split())
     staying.wg(
-        *f"set {WG} peer {old.public} remove peer {new.public} endpoint {hostport(changing.outer[0])}".split(),
+        *f"set {WG} peer {new.public} endpoint {hostport(changing.outer[0])}".split(),
         *f"allowed-ips {changing.inner[0]}/32,{changing.inner[1]}/128".split(),
     )
     changing.machine.write("/run/new.key", new.private + "\n")
     changing.wg("set", WG, "private-key", "/run/new.key")
     changing.key = new
-    outcome = paced.outcome()
-    assert outcome.last_lost < 10
-    assert outcome.longest_gap < 8
+    if paced:
+        outcome = paced.outcome()
+        assert outcome.longest_gap < 7.5
+        assert outcome.last_lost < 8.5, "the stream goes on"
     ping(changing, staying)
 
 
 def keepalive_holds_a_nat_open(lab: Lab, first: Program, second: Program, *, keepalive: bool = True) -> None:
-    """`first` is behind a router that forgets a translation after 2 idle seconds; after 5, `second` speaks."""
+    """`first` is behind a router that forgets it after 2 idle seconds; after 5, `second` speaks to it."""
     inside, outside = make_station(lab, first, "inside", 1), make_station(lab, second, "outside", 2)
     router = lab.host("router")
     lab.join(inside.machine, router, ["10.0.0.2/24"], ["10.0.0.1/24"])
@@ -204,7 +211,7 @@ def keepalive_holds_a_nat_open(lab: Lab, first: Program, second: Program, *, kee
 
 
 def no_packet_is_lost_over_a_rekey(lab: Lab, first: Program, second: Program) -> None:
-    """`first` initiates, and initiates again 120 s later; the stream of 50 packets a second notices nothing."""
+    """`first` initiates, and initiates again 120 s later; a stream of 50 packets a second notices nothing."""
     tunnel = make_tunnel(lab, first, second)
     capture = Capture(tunnel.link, "udp[8] <= 3")  # nothing but handshakes
     tunnel.configure(initiator=tunnel.left)
@@ -221,24 +228,42 @@ def no_packet_is_lost_over_a_rekey(lab: Lab, first: Program, second: Program) ->
 def the_initiator_answers_a_cookie(lab: Lab, first: Program, second: Program) -> None:
     """`second` is under load, so `first` gets a cookie for its initiation, and comes back with it."""
     tunnel = make_tunnel(lab, first, second)
-    host = tunnel.left.machine.host
-    add_address(host, "br0" if tunnel.left.machine is not host else tunnel.left.uplink, f"{FLOODER}/24")
-    initiator, responder = tunnel.left.outer[0], tunnel.right.outer[0]
-    capture = Capture(tunnel.link, f"host {initiator} and host {responder}")
+    machine, responder = tunnel.left.machine, tunnel.right.outer[0]
+    # From the initiator's own address, because gotatun counts per address; a guest is too slow to flood.
+    source = tunnel.left.outer[0]
+    if machine is not machine.host:
+        source = FLOODER
+        add_address(machine.host, "br0", f"{FLOODER}/24")
+    capture = Capture(tunnel.link, f"src port {PORT} and dst port {PORT}")
     tunnel.right.configure(tunnel.left)
-    flood = tool(host, "flood.py", FLOODER, responder, PORT, tunnel.right.key.public, 12)
+    flood = tool(machine.host, "flood.py", source, responder, PORT, tunnel.right.key.public, 20)
     eventually("the responder is under load", lambda: "loaded" in flood.output())
-    tunnel.left.configure(tunnel.right, endpoint=hostport(responder))
-    tunnel.left.machine.run("ping", "-c1", "-w11", tunnel.right.inner[0])
-    exchanged = [message for message in capture.messages() if message.type in (INITIATION, RESPONSE, COOKIE_REPLY)]
-    kinds = [message.type for message in exchanged]
-    assert kinds[:2] == [INITIATION, COOKIE_REPLY]
-    assert not exchanged[0].has_mac2
-    assert exchanged[1].length == 64
-    retries = [message for message in exchanged[1:] if message.type == INITIATION]
+
+    def exchanged() -> list[Message]:
+        return capture.of_types(INITIATION, RESPONSE, COOKIE_REPLY)
+
+    def start_over() -> list[Message]:
+        """A first initiation and its answer."""
+        before = len(exchanged())
+        tunnel.left.configure(tunnel.right, endpoint=hostport(responder))
+        machine.start("ping", "-c1", "-w1", tunnel.right.inner[0])
+        eventually("an initiation was answered", lambda: len(exchanged()) >= before + 2)
+        return exchanged()[before:]
+
+    # boringtun and gotatun count anew every second, so an initiation may slip through.
+    for _ in range(5):
+        messages = start_over()
+        if messages[1].type == COOKIE_REPLY:
+            break
+    assert [message.type for message in messages[:2]] == [INITIATION, COOKIE_REPLY]
+    assert not messages[0].has_mac2
+    assert messages[1].length == 64
+    machine.run("ping", "-c1", "-w12", tunnel.right.inner[0])
+    later = exchanged()[exchanged().index(messages[1]) + 1 :]
+    retries = [message for message in later if message.type == INITIATION]
     assert retries[0].has_mac2
-    assert 4.9 < retries[0].time - exchanged[0].time < 5.6, "a cookie does not make the initiator hurry"
-    assert RESPONSE in kinds
+    assert 4.9 < retries[0].time - messages[0].time < 5.6, "a cookie does not make the initiator hurry"
+    assert any(message.type == RESPONSE for message in later)
 
 
 def the_restarted_side_comes_back(lab: Lab, first: Program, second: Program) -> None:
@@ -250,7 +275,7 @@ def the_restarted_side_comes_back(lab: Lab, first: Program, second: Program) -> 
 
 
 def a_restart_of_the_other_side_is_noticed(lab: Lab, first: Program, second: Program) -> None:
-    """`second` is ended and started anew, and never speaks first; `first` notices within 15 s and some jitter."""
+    """`second` is restarted and never speaks first; `first` notices after 15 s and some jitter."""
     tunnel = connected(lab, first, second)
     paced = Paced(tunnel.left, tunnel.right, seconds=30)
     paced.wait_until_it_flows()

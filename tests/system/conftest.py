@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
 
+from tests.system.background import Background
 from tests.system.net import Lab
+from tests.system.programs import PROGRAMS, Program
 
 CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
@@ -44,3 +46,53 @@ def lab(namespaces: None, tmp_path: pathlib.Path, request: pytest.FixtureRequest
         report = getattr(request.node, "report_call", None)
         if report is not None and report.failed:
             print(made.evidence())
+
+
+def installed(name: str) -> Program:
+    """The program of this name; ends the test when it is not here."""
+    program = PROGRAMS[name]
+    if reason := program.missing():
+        missing(reason)
+    return program
+
+
+@pytest.fixture
+def ours(request: pytest.FixtureRequest) -> Program:
+    """The program under test."""
+    return installed(request.config.getoption("--ours"))
+
+
+@pytest.fixture
+def theirs(program: str) -> Program:
+    """The other program of an interoperability case, named by the test's parameter."""
+    return installed(program)
+
+
+@pytest.fixture(scope="session")
+def background(
+    namespaces: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Background]:
+    """The threads of the selected tests that run in the background, started."""
+    threads = Background(tmp_path_factory.mktemp("background"))
+    ours = PROGRAMS[request.config.getoption("--ours")]
+    marked = [(item, item.get_closest_marker("background")) for item in request.session.items]
+    # The longest first; the others take turns meanwhile.
+    for item, mark in sorted(marked, key=lambda pair: "rekey" not in pair[0].name):
+        if mark is None:
+            continue
+        options = dict(getattr(item, "callspec").params)  # noqa: B009  only functions have one
+        theirs = PROGRAMS[options.pop("program")]
+        if not ours.missing() and not theirs.missing():
+            threads.start(item, mark.kwargs["body"](ours, theirs, **options))
+    try:
+        yield threads
+    finally:
+        threads.close()
+
+
+@pytest.fixture
+def finish(
+    background: Background, ours: Program, theirs: Program, request: pytest.FixtureRequest
+) -> Callable[[], None]:
+    """Wait for the thread with this test's body."""
+    return lambda: background.finish(request.node)

@@ -127,3 +127,10 @@ PROGRAMS: dict[str, Program] = {
     )
 }
 OTHERS = [name for name in PROGRAMS if name != "pywgd"]
+
+
+def with_unconnected_sockets(program: Program) -> Program:
+    """boringtun connects a socket to each peer, unless told not to; other programs stay as they are."""
+    if isinstance(program, Userspace) and program.name == "boringtun":
+        return dataclasses.replace(program, arguments=(*program.arguments, "--disable-connected-udp"))
+    return program

@@ -229,10 +229,14 @@ def test_missing_rights_are_told() -> None:
 
 @inside_a_host
 def test_an_inherited_descriptor_is_taken_over_as_it_was_opened() -> None:
-    for flags, offload in ((IFF_VNET_HDR, ALL_OFFLOADS), (0, TunOffload())):
+    for flags, want, offload in (
+        (IFF_VNET_HDR, ALL_OFFLOADS, ALL_OFFLOADS),
+        (IFF_VNET_HDR, TunOffload(), TunOffload(vnet_hdr=True)),
+        (0, ALL_OFFLOADS, TunOffload()),
+    ):
         fd = open_device("wg3", IFF_TUN | IFF_NO_PI | flags)
         os.set_inheritable(fd, True)
-        tun = LinuxTun.from_fd(fd, 1370)
+        tun = LinuxTun.from_fd(fd, 1370, want)
         assert (tun.name, tun.offload, tun.state()) == ("wg3", offload, TunState(1370, up=False))
         assert tun.read() is None
         assert not os.get_inheritable(fd)
@@ -378,7 +382,7 @@ def test_tcp_super_packets_of_the_kernel_arrive_whole() -> None:
 
 @inside_a_host
 def test_udp_super_packets_of_the_kernel_arrive_whole() -> None:
-    tun = LinuxTun.create("probe")
+    tun = LinuxTun.create("probe", want=ALL_OFFLOADS)
     uso = tun.offload.uso
     tun.close()
     assert min(carried_whole("udp", ALL_OFFLOADS)) >= (31 if uso else 1)

@@ -51,26 +51,25 @@ class Station:
     uplink: str = ""
     key: Key = dataclasses.field(default_factory=Key.generate)
     task: Task | None = None
+    is_up: bool = False
     settings: str = ""  # the last one given to `wg setconf`
 
     @property
     def name(self) -> str:
         return f"{self.machine.name} ({self.program.name})"
 
-    def up(self) -> None:
-        """Start the program and give the interface its addresses; `configure` comes next."""
+    def start(self) -> None:
+        """Start the program; its interface goes up once it is configured, as with wg-quick."""
         self.task = self.program.bring_up(self.machine, WG)
-        add_address(self.machine, WG, f"{self.inner[0]}/24")
-        add_address(self.machine, WG, f"{self.inner[1]}/64")
-        self.machine.run("ip", "link", "set", WG, "mtu", "1420", "up")
+        self.is_up = False
 
-    def down(self) -> None:
+    def stop(self) -> None:
         self.program.take_down(self.machine, WG, self.task)
 
     def restart(self) -> None:
         """End the program, start it anew, and give it the same configuration."""
-        self.down()
-        self.up()
+        self.stop()
+        self.start()
         self.setconf(self.settings)
 
     def wg(self, *arguments: str, input: str | None = None) -> str:
@@ -80,6 +79,11 @@ class Station:
         self.settings = settings
         self.machine.write("/run/wg.conf", settings)
         self.wg("setconf", WG, "/run/wg.conf")
+        if not self.is_up:
+            add_address(self.machine, WG, f"{self.inner[0]}/24")
+            add_address(self.machine, WG, f"{self.inner[1]}/64")
+            self.machine.run("ip", "link", "set", WG, "mtu", "1420", "up")
+            self.is_up = True
 
     def configure(
         self, other: Station, *, endpoint: str | None = None, psk: str | None = None, keepalive: int = 0
@@ -140,7 +144,7 @@ def make_station(lab: Lab, program: Program, name: str, number: int) -> Station:
 
 
 def make_tunnel(lab: Lab, left: Program, right: Program) -> Tunnel:
-    """Two stations joined by a wire, programs started, interfaces up, nothing configured yet."""
+    """Two stations joined by a wire, programs started, nothing configured yet."""
     one, two = make_station(lab, left, "left", 1), make_station(lab, right, "right", 2)
     link = lab.join(
         one.machine,
@@ -156,5 +160,5 @@ def make_tunnel(lab: Lab, left: Program, right: Program) -> Tunnel:
 
 def start_station(lab: Lab, station: Station) -> None:
     """Start the program of a station that is on its wire."""
-    station.up()
+    station.start()
     lab.witnesses.append((f"wg show on {station.name}", lambda: station.wg("show", WG)))

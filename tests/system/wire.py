@@ -1,4 +1,4 @@
-"""What passes on a wire between two stations: a capture of WireGuard messages, taken apart without our own code."""
+"""What passes on a wire between two stations: captured messages, taken apart without our own code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SNAP = 256
 class Message:
     """One message of the protocol.
 
-    time: seconds of the wall clock. length: of the whole message. head: its first bytes, at most SNAP of them.
-    tos: the outer TOS byte or traffic class.
+    time: seconds of the wall clock. tos: the outer TOS byte or traffic class. length: of the whole message.
+    head: its first bytes, about SNAP of them.
     """
 
     time: float

@@ -2,7 +2,7 @@
 
     flood.py SOURCE ADDRESS PORT PUBLIC_KEY SECONDS
 
-They come in bursts of 600, so that the responder's queue fills, and in between at 4000 per second, for
+They come in bursts of 600, so that the responder's queue fills, and in between at 1000 per second, for
 programs that count handshakes per second. Prints "loaded" at the first cookie reply, and in the end one line
 of JSON: sent, cookies (replies of type 3), others (replies of other types).
 """
@@ -16,8 +16,8 @@ import struct
 import sys
 import time
 
-BURST, BURST_EVERY = 600, 0.3
-TRICKLE, TRICKLE_EVERY = 20, 0.005
+BURST, BURST_EVERY = 600, 0.5
+TRICKLE, TRICKLE_EVERY = 5, 0.005
 
 
 def initiation(mac1_key: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Sends an empty Ethernet frame out of an interface every 10 ms: nudge.py INTERFACE
 
-A guest misses the signal for an arriving packet about once in some thousand packets, and then sleeps until the
-next one arrives. With this there always is a next one.
+A guest misses the signal for an arriving packet about once in some thousand packets, and then sleeps until
+the next one arrives. With this there always is a next one.
 """
 
 import contextlib

@@ -141,7 +141,7 @@ def test_sum_of_words_of_the_longest_packet_and_of_ones_only():
     assert sum_words(data) % 0xFFFF == straightforward_words(data) % 0xFFFF
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(super_packets())
 def test_split_gives_the_packets_that_scapy_builds(case):
     frame, expected = case
@@ -202,7 +202,7 @@ def test_short_garbage_is_a_bad_packet_or_packets(frame):
     assert packets
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(super_packets(), st.data())
 def test_a_damaged_super_packet_is_a_bad_packet_or_packets(case, data):
     frame = bytearray(case[0])
@@ -215,14 +215,14 @@ def test_a_damaged_super_packet_is_a_bad_packet_or_packets(case, data):
     assert packets
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(flows())
 def test_coalesced_packets_split_again_into_the_same_bytes(packets):
     frames = joined(Coalescer(ALL).frames(packets))
     assert sorted(split_all(frames)) == sorted(packets)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(flows())
 def test_packets_of_a_flow_stay_in_order(packets):
     def flow(packet):
@@ -233,7 +233,7 @@ def test_packets_of_a_flow_stay_in_order(packets):
         assert [p for p in after if flow(p) == key] == [p for p in packets if flow(p) == key]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(super_packets())
 def test_what_was_split_is_put_together_again(case):
     frame, segments = case

@@ -1,0 +1,304 @@
+"""What the documents list is what the code has, and nothing else; their links lead somewhere.
+
+Commands, options, words and keys are in definition lists; variables, reasons, constants and fields in tables.
+That the commands in them work is shown by `tests/system/test_docs.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterator
+
+import click
+import pytest
+
+import pywg
+from pywg.cli import setargs, wgformat
+from pywg.cli.pywg import COMMANDS, main
+from pywg.config import parse
+from pywg.config.model import Dialect
+from pywg.config.positions import ConfigError
+from pywg.device import constants
+from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
+from pywg.errors import DropReason
+from pywg.noise.keys import PresharedKey, PrivateKey
+from pywg.uapi import format as uapi_format
+from pywg.wire.endpoint import Endpoint
+from tests.documents import ROOT, Page, pages, pattern, with_keys
+
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = pages()
+COMMAND_PAGES = ["pywg", "pywg-up", "pywg-show", "pywg-set", "pywg-setconf", "pywg-genkey"]
+
+
+def reference(name: str) -> Page:
+    return Page(REFERENCE / f"{name}.md")
+
+
+def section(page: Page, title: str) -> str:
+    """The text between a heading and the next one of its level or above."""
+    found = re.search(
+        rf"^(#+) {re.escape(title)} *\n(.*?)(?=^#{{1,2}} |\Z)", page.text, re.MULTILINE | re.DOTALL
+    )
+    assert found, f"{page.name} has no section '{title}'"
+    return found[2]
+
+
+def terms(text: str) -> list[str]:
+    """What a definition list defines; several terms on one line are several."""
+    lines = re.findall(r"^(`[^\n]*`)\n: ", text, re.MULTILINE)
+    return [term for line in lines for term in re.findall(r"`([^`]+)`", line)]
+
+
+def first_column(text: str) -> list[str]:
+    """The code in the first column of tables."""
+    return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted((ROOT / "pywg").rglob("*.py")):
+        yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+# --- Commands. --------------------------------------------------------------------------------------------
+
+
+def test_every_command_is_described_and_no_other():
+    assert [term.removeprefix("pywg ") for term in terms(section(reference("pywg"), "Commands"))] == list(
+        COMMANDS
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_the_list_of_commands_says_is_what_help_says(name):
+    listed = re.search(rf"^`pywg {name}`\n: (.*)", reference("pywg").text, re.MULTILINE)
+    assert listed[1].startswith(COMMANDS[name].rstrip("."))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_synopsis(name):
+    assert any(f"\n`pywg {name}`" in section(reference(page), "Synopsis") for page in COMMAND_PAGES)
+
+
+def options_of(command: click.Command) -> set[str]:
+    context = click.Context(command, parent=click.Context(main), help_option_names=["-h", "--help"])
+    return {
+        option
+        for parameter in command.get_params(context)
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    }
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES)
+def test_every_option_is_described_and_no_other(page):
+    synopsis = section(reference(page), "Synopsis")
+    names = re.findall(r"^`pywg (\w+)[ `]", synopsis, re.MULTILINE)
+    commands = [main.get_command(click.Context(main), name) for name in names] or [main]
+    has = set.union(*(options_of(command) for command in commands))
+    assert set(terms(section(reference(page), "Options"))) == has
+
+
+def test_every_word_of_set_is_described_and_no_other():
+    page = reference("pywg-set")
+    assert terms(section(page, "Words of the interface")) == list(setargs._DEVICE_WORDS)
+    assert terms(section(page, "Words of a peer")) == [word for word in setargs._PEER_WORDS if word != "peer"]
+
+
+def test_every_field_of_show_is_described_and_no_other():
+    assert terms(section(reference("pywg-show"), "Fields")) == list(wgformat.FIELDS)
+
+
+def test_every_man_page_has_a_source():
+    built = re.findall(
+        r'\("(reference/[\w.-]+)", "([\w.-]+)", "[^"]+", \[author\], (\d)\)',
+        (ROOT / "docs/conf.py").read_text(),
+    )
+    assert {name for _, name, _ in built} == {*COMMAND_PAGES, "pywgd", "pywg.conf"}
+    for source, name, number in built:
+        assert Page(ROOT / "docs" / f"{source}.md").headings()[0] == f"{name}({number})"
+
+
+# --- Configuration. ---------------------------------------------------------------------------------------
+
+
+def test_every_key_of_a_file_is_described_and_no_other():
+    page = reference("pywg.conf")
+    assert sorted(terms(section(page, "[Interface]"))) == sorted(
+        entry.name for entry in parse._INTERFACE_ENTRIES.values()
+    )
+    assert sorted(terms(section(page, "[Peer]"))) == sorted(
+        entry.name for entry in parse._PEER_ENTRIES.values()
+    )
+
+
+def test_keys_that_only_up_reads_are_said_to_be():
+    text = section(reference("pywg.conf"), "[Interface]") + section(reference("pywg.conf"), "[Peer]")
+    entries = dict(re.findall(r"^(`[^\n]*`)\n: (.*?)(?=\n\n)", text, re.MULTILINE | re.DOTALL))
+    for line, description in entries.items():
+        for name in re.findall(r"`(\w+)`", line):
+            entry = (parse._INTERFACE_ENTRIES | parse._PEER_ENTRIES)[name.lower()]
+            only_up = re.search(r"Only\s+for\s+`pywg\s+up`\.$", description) is not None
+            assert only_up is not entry.of_wg, name
+
+
+def test_configuration_files_in_documents_can_be_read():
+    key = PrivateKey.generate(lambda count: bytes(range(count)))
+    texts = {"privatekey": key.base64, "publickey": key.public_key.base64}
+    checked = 0
+    for page in PAGES:
+        for block in page.blocks():
+            if block.language == "ini" and "[Interface]" in block.text and "Adress" not in block.text:
+                parse.parse(with_keys(block.text, lambda _, name: texts[name]), page.name, Dialect.WG_QUICK)
+                checked += 1
+    assert checked > 5
+
+
+def test_the_mistakes_shown_in_the_guide_are_those_that_are_told():
+    key = PrivateKey.generate(lambda count: bytes(range(count)))
+    texts = {"privatekey": key.base64, "publickey": key.public_key.base64}
+    page = Page(ROOT / "docs/howto/read-errors.md")
+    wrong = next(block for block in page.blocks() if "Adress" in block.text)
+    shown = [
+        line for line in page.text.splitlines() if line.startswith("./wg1.conf:") and "PostUp" not in line
+    ]
+    with pytest.raises(ConfigError) as told:
+        parse.parse(with_keys(wrong.text, lambda _, name: texts[name]), "./wg1.conf", Dialect.WG_QUICK)
+    assert str(told.value).splitlines() == shown
+
+
+def environment_variables() -> set[str]:
+    """The names that are looked up in the environment, wherever in the code."""
+    found = set()
+    for _, module in sources():
+        named = {
+            target.id: node.value.value
+            for node in ast.walk(module)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(module):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            called = ast.unparse(node.func)
+            if called in ("os.environ.get", "environment.get", "_descriptor", "os.getenv"):
+                name = node.args[0]
+                if isinstance(name, ast.Constant):
+                    found.add(name.value)
+                elif isinstance(name, ast.Name) and name.id in named:
+                    found.add(named[name.id])
+    return found
+
+
+def test_every_environment_variable_is_described_and_no_other():
+    assert set(first_column(reference("environment").text)) == environment_variables()
+
+
+def test_every_variable_of_the_daemon_is_on_its_man_page():
+    rows = re.findall(r"^\| `(\w+)` \| `pywgd`[ ,]", reference("environment").text, re.MULTILINE)
+    assert terms(section(reference("pywgd"), "Environment")) == rows
+
+
+# --- Formats. ---------------------------------------------------------------------------------------------
+
+
+def full_device() -> DeviceSnapshot:
+    """A device of which everything is set."""
+    key = PrivateKey.generate(lambda count: bytes(range(count)))
+    peer = PeerSnapshot(
+        key.public_key,
+        PresharedKey.generate(lambda count: bytes(range(count))),
+        Endpoint("192.0.2.1", 51820),
+        1_700_000_000_000_000_001,
+        1,
+        2,
+        25,
+        [ipaddress.ip_network("10.0.0.0/24")],
+    )
+    return DeviceSnapshot(key, 51820, 7, [peer])
+
+
+def test_every_field_of_the_json_is_described_and_no_other():
+    page = reference("show-json")
+    value = wgformat.json_value([("wg0", full_device())], hide_keys=False)
+    interface = value["interfaces"][0]
+    assert first_column(section(page, "The whole")) == list(value)
+    assert first_column(section(page, "An interface")) == list(interface)
+    assert first_column(section(page, "A peer")) == list(interface["peers"][0])
+
+
+def test_every_key_of_get_is_described_and_no_other():
+    lines = [line.partition("=")[0] for line in uapi_format.format_get(full_device())]
+    assert first_column(section(reference("uapi"), "get=1")) == lines
+
+
+def test_every_key_of_set_is_described_and_no_other():
+    module = next(module for name, module in sources() if name == "pywg/uapi/server.py")
+    functions = {node.name: node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)}
+    described = {
+        "_apply_to_device": first_column(section(reference("uapi"), "set=1: the device")),
+        "_apply_to_peer": first_column(section(reference("uapi"), "set=1: a peer")),
+    }
+    described["_apply_to_peer"].remove("public_key")
+    for name, keys in described.items():
+        has = {
+            node.value.value
+            for node in ast.walk(functions[name])
+            if isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant)
+        }
+        assert set(keys) == has
+
+
+def test_every_drop_reason_is_described_in_order_and_no_other():
+    assert first_column(reference("drop-reasons").text) == [reason.value for reason in DropReason]
+
+
+def test_every_constant_is_described_with_its_value():
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|", reference("limits").text, re.MULTILINE)
+    described = {name: eval(re.sub(r" m?s$", "", value).replace("^", "**")) for name, value in rows}
+    assert described == {name: value for name, value in vars(constants).items() if name.isupper()}
+
+
+# --- Documents as such. -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_inside_leads_somewhere(page):
+    for link in page.links():
+        path, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = (page.path.parent / path).resolve() if path else page.path
+        assert target.is_file(), f"{page.name}: {link}"
+        assert not anchor or anchor in Page(target).anchors(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_is_played_or_says_why_not(page):
+    for block in page.blocks():
+        if block.language == "console" and not block.is_left_out:
+            assert page.stage, f"{page.name}:{block.line}: name a stage, or say why this is not played"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_read_without_leftovers(page):
+    assert page.text.count("```") % 2 == 0
+    for step in page.steps():
+        assert re.compile(pattern(getattr(step, "prints", "")))
+
+
+def test_no_document_installs_somebody_elses_distribution():
+    for page in PAGES:
+        assert not re.search(r"install (-\S+ )*pywg\b(?!-vpn)", page.text), page.name
+
+
+def test_the_project_is_called_what_the_readme_says():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    readme = Page(ROOT / "README.md").text
+    assert f"`{project['name']}`" in readme
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in readme
+    assert f"Version {'.'.join(pywg.__version__.split('.')[:2])}" in readme
