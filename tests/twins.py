@@ -68,6 +68,10 @@ class SocketTun:
         self._near.close()
         self._far.close()
 
+    def hang_up(self) -> None:
+        """The administrator removes the device."""
+        self._far.shutdown(socket.SHUT_RDWR)
+
     def deliver(self, frame: bytes) -> None:
         """The host sends this frame into the tunnel."""
         self._far.send(frame)
