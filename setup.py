@@ -1,0 +1,50 @@
+"""Builds the compiled data path where that is possible; everything else is in pyproject.toml."""
+
+from __future__ import annotations
+
+import sys
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class OptionalBuildExt(build_ext):
+    """Goes on without the extension when it cannot be built, and says so in one line."""
+
+    def run(self) -> None:
+        """Translate, compile and copy; nothing of it is needed."""
+        try:
+            super().run()
+        except Exception as error:
+            self.extensions = []
+            reason = str(error).strip().partition("\n")[0][:200]
+            print(f"pywg: without the compiled data path, the portable one is used: {reason}", file=sys.stderr)
+
+
+def extensions() -> list[Extension]:
+    """The extension, where the system can have it."""
+    if not sys.platform.startswith("linux"):
+        return []
+    return [
+        Extension(
+            "pywg.datapath.compiled",
+            ["pywg/datapath/compiled.pyx"],
+            depends=[
+                f"pywg/datapath/{name}"
+                for name in (
+                    "aead.h",
+                    "packet.h",
+                    "udp.h",
+                    "compiled_offload.pxd",
+                    "compiled_replay.pxd",
+                    "compiled_routes.pxd",
+                )
+            ],
+            include_dirs=["pywg/datapath"],
+            extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused-function"],
+            libraries=["dl", "pthread"],
+        )
+    ]
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": OptionalBuildExt})
