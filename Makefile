@@ -12,7 +12,7 @@ help: ## this list
 
 $(BIN)/python:
 	tools/system-packages base
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(IN_VENV): $(BIN)/python pyproject.toml $(wildcard setup.py pywg/datapath/*.pyx pywg/datapath/*.pxd pywg/datapath/*.h)
