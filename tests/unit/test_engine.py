@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import os
 import pathlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -217,6 +218,47 @@ def test_timers_run_without_traffic() -> None:
             alice.engine.set_persistent_keepalive(peer, 1)
             alice.engine.commit()
             await until(lambda: alice.engine.snapshot().peers[0].tx_bytes == 148 + 32 + 32)
+
+    play(story)
+
+
+class RoutedBind(UdpBind):
+    """Its routes change when a test says so."""
+
+    def watch(self, descriptor: socket.socket) -> None:
+        self.descriptor = descriptor
+
+    def changes_fileno(self) -> int:
+        return self.descriptor.fileno()
+
+    def take_changes(self) -> None:
+        self.descriptor.recv(1)
+
+
+def test_learned_local_addresses_are_forgotten_when_routes_change() -> None:
+    async def story() -> None:
+        ours, theirs = socket.socketpair()
+
+        def open_bind(port: int, mark: int) -> UdpBind:
+            bind = RoutedBind.open(port, mark)
+            assert isinstance(bind, RoutedBind)
+            bind.watch(ours)
+            return bind
+
+        alice, bob = Node("10.0.0.1", open_bind), Node("10.0.0.2")
+        async with running(alice, bob):
+            alice.know(bob)
+            bob.know(alice)
+            bob.send(alice, b"x")
+            await alice.receive()
+            peer = alice.engine.peer(bob.public_key)
+            assert peer is not None
+            assert peer.endpoint is not None
+            assert peer.endpoint.local is not None
+            theirs.send(b"!")
+            await until(lambda: peer.endpoint is not None and peer.endpoint.local is None)
+        for each in (ours, theirs):
+            each.close()
 
     play(story)
 
