@@ -74,10 +74,7 @@ def main() -> None:
 def run(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run the daemon; returns its exit status: 0, EXIT_SETUP_FAILED or EXIT_USAGE."""
     if arguments == ["--version"]:
-        from pywg.datapath import describe
-
-        print(f"pywgd v{__version__}\n\nUserspace WireGuard daemon for {sys.platform}: {describe()}.")
-        return 0
+        return print_version()
     if arguments in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
@@ -87,6 +84,10 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
         return EXIT_USAGE
     ending = hold_signals()
     try:
+        if not command.foreground:  # there it is told in time when the data path is opened
+            from pywg.datapath import check_choice
+
+            check_choice()
         tun = open_tun(command.interface, environment)
         try:
             uapi = open_uapi(tun.name, environment)
@@ -113,6 +114,19 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
             os._exit(0)  # device and socket are the child's now, and what was registered to run at exit
         detach({tun.fileno(), tun.changes_fileno(), uapi.listener.fileno()}, keeps_output(environment))
     return serve(tun, uapi, ending, command, environment)
+
+
+def print_version() -> int:
+    """Print the version and what would carry packets; returns the exit status."""
+    from pywg.datapath import describe
+
+    try:
+        datapath = describe()
+    except PywgError as error:
+        sys.stderr.write(f"pywgd: {error}\n")
+        return EXIT_SETUP_FAILED
+    print(f"pywgd v{__version__}\n\nUserspace WireGuard daemon for {sys.platform}: {datapath}.")
+    return 0
 
 
 def parse(arguments: list[str], environment: Mapping[str, str]) -> Command | None:
