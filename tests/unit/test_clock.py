@@ -24,7 +24,12 @@ def run_with_alarm(body: Callable[[clock.Alarm, asyncio.Future[float]], object])
     async def main() -> float:
         loop = asyncio.get_running_loop()
         rang: asyncio.Future[float] = loop.create_future()
-        alarm = clock.Alarm(loop, lambda: rang.done() or rang.set_result(clock.now()))
+
+        def ring() -> None:
+            if not rang.done():
+                rang.set_result(clock.now())
+
+        alarm = clock.Alarm(loop, ring)
         try:
             body(alarm, rang)
             return await asyncio.wait_for(rang, 10)

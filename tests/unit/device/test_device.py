@@ -6,6 +6,7 @@ What two hosts see of it is in tests/spec.
 from __future__ import annotations
 
 import random
+from typing import TypeVar
 
 import pytest
 
@@ -29,6 +30,7 @@ from pywg.errors import DropReason
 from pywg.noise.keys import PrivateKey
 from pywg.wire.endpoint import Endpoint
 
+Kind = TypeVar("Kind")
 ALICE, BOB = Endpoint("192.0.2.1", 51820), Endpoint("192.0.2.2", 51820)
 PACKET = b"\x45" + bytes(30)
 
@@ -75,7 +77,7 @@ def hear(device: Device, datagram: bytes, source: Endpoint, now: float) -> None:
     device.work(10, now)
 
 
-def only(kind, effects: list[Effect]):
+def only(kind: type[Kind], effects: list[Effect]) -> Kind:
     (found,) = [effect for effect in effects if isinstance(effect, kind)]
     return found
 
