@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.system.net import TOOLS, Host, HostTask, Lab, eventually
+from tests.system.net import TOOLS, CommandError, Host, HostTask, Lab, eventually
 from tests.system.programs import PROGRAMS
 from tests.system.tunnel import WG, Key, Station, hostport, make_station, make_tunnel
 
@@ -112,6 +113,10 @@ def assert_nothing_left(host: Host) -> None:
     assert daemons(host) == []
     assert sockets(host) == []
     assert links(host) == []
+
+
+def has_ended(host: Host) -> bool:
+    return daemons(host) == []
 
 
 def answers(host: Host, interface: str = WG) -> bool:
@@ -236,7 +241,7 @@ done
 """,
     )
     host.run("sh", "/run/script", timeout=120)  # also: the next one starts while the last one ends
-    eventually("the last one has ended", lambda: daemons(host) == [])
+    eventually("the last one has ended", functools.partial(has_ended, host))
     assert_nothing_left(host)
 
 
@@ -283,7 +288,7 @@ def test_in_the_background_it_prints_only_what_log_level_asks_for(
     host.run("sh", "-c", f"{PYWGD} {WG} >/run/out 2>&1", env=env)
     host.run("sh", "-c", f"wg set {WG} fwmark 1; printf 'set=1\nnonsense=1\n\n' | ncat -U {SOCKET}")
     host.run("rm", SOCKET)
-    eventually("it has ended", lambda: daemons(host) == [])
+    eventually("it has ended", functools.partial(has_ended, host))
     printed = host.path("/run/out").read_text()
     assert {line.partition(")")[0] + ") " for line in printed.splitlines()} == set(shown)
     assert ("nonsense" in printed) == bool(shown)
@@ -416,7 +421,11 @@ def test_a_signal_leaves_nothing_whenever_it_comes(host: Host, number: int) -> N
         task = host.start(PYWGD, "-f", WG)
         time.sleep(milliseconds / 1000)
         task.signal(number)
-        task.wait(2, check=False)
+        with contextlib.suppress(CommandError):  # Python, while it starts, may pass over a KeyboardInterrupt
+            task.wait(3, check=False)
+        if number == signal.SIGINT:
+            task.signal(number)
+        task.wait(3, check=False)
         assert_nothing_left(host)
 
 
@@ -430,7 +439,7 @@ def test_an_interrupt_of_the_starting_command_ends_what_it_started(host: Host) -
             assert_nothing_left(host)
         else:  # it came when the command was done, or just before: then the daemon got it
             host.run("sh", "-c", f"rm -f {SOCKET}")
-            eventually("it has ended", lambda: daemons(host) == [], timeout=2)
+            eventually("it has ended", functools.partial(has_ended, host), timeout=2)
 
 
 def test_under_nohup_a_hangup_does_not_end_it(host: Host) -> None:
@@ -445,7 +454,7 @@ def test_under_nohup_a_hangup_does_not_end_it(host: Host) -> None:
 def test_what_a_killed_one_leaves_behind_is_replaced(host: Host) -> None:
     process = start(host)
     os.kill(process.pid, signal.SIGKILL)
-    eventually("it is dead", lambda: daemons(host) == [])
+    eventually("it is dead", functools.partial(has_ended, host))
     eventually("its interface is gone", lambda: links(host) == [])
     assert sockets(host) == ["wg0.sock"]
     start(host)
@@ -523,7 +532,7 @@ def test_a_failure_in_the_background_is_told_to_syslog(
     host: Host, syslog: HostTask, broken: dict[str, str]
 ) -> None:
     host.run(PYWGD, WG, env=broken)
-    eventually("it has ended", lambda: daemons(host) == [])
+    eventually("it has ended", functools.partial(has_ended, host))
     assert_nothing_left(host)
     line = r"<27>.* pywgd\[\d+\]: wg0: ImportError: broken on purpose"
     eventually("the reason arrives", lambda: re.search(line, syslog.output()))
@@ -534,7 +543,7 @@ def test_a_failure_is_printed_where_output_is_kept(
 ) -> None:
     task = host.start(PYWGD, WG, env={**broken, "LOG_LEVEL": "error"})
     task.wait(5)
-    eventually("it has ended", lambda: daemons(host) == [])
+    eventually("it has ended", functools.partial(has_ended, host))
     assert task.output().endswith("pywgd: wg0: ImportError: broken on purpose\n")
     task = host.start(PYWGD, "-f", WG, env=broken)
     task.wait(5, check=False)
@@ -580,7 +589,8 @@ def test_an_interface_moved_to_another_namespace_keeps_working(lab: Lab) -> None
     eventually("its port is closed", lambda: udp_ports(home) == [], timeout=2)
     away.run("ip", "link", "set", WG, "up")
     eventually("its port is open", lambda: udp_ports(home) == ["51820"], timeout=2)
-    assert "1 received" in away.run("ping", "-c1", "-W5", "-s1400", theirs.inner[0])
+    # The first answer may still be sealed for the session that went down with the interface.
+    assert re.search("[23] received", away.run("ping", "-c3", "-i0.2", "-W5", "-s1400", theirs.inner[0]))
     assert "listening port: 51820" in home.run("wg", "show", WG), "the socket stays where it was born"
 
     away.run("ip", "link", "del", WG)
@@ -632,7 +642,7 @@ def test_wg_quick_brings_it_up_and_down(lab: Lab, allowed: str) -> None:
         assert "fwmark: 0xca6c" in left.run("wg", "show", WG)
     for host in (left, right):
         host.run("wg-quick", "down", "/run/conf/wg0.conf", env=env)
-        eventually("it has ended", lambda host=host: daemons(host) == [], timeout=1)
+        eventually("it has ended", functools.partial(has_ended, host), timeout=1)
         assert sockets(host) == []
         assert WG not in links(host)
         assert "lookup 51820" not in host.run("ip", "rule")
@@ -684,7 +694,7 @@ def test_as_the_first_process_it_ends_also_while_it_starts(host: Host, number: i
     children = pathlib.Path(f"/proc/{task.pid}/task/{task.pid}/children")
     eventually("its socket is there", lambda: host.path(SOCKET).exists(), every=0.001)
     os.kill(int(children.read_text()), number)
-    task.wait(1)
+    task.wait(10)
     assert_nothing_left(host)
 
 
