@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+import bench.cli
 import pywg
 from pywg.cli import setargs, wgformat
 from pywg.cli.pywg import COMMANDS, main
@@ -110,6 +111,28 @@ def test_every_word_of_set_is_described_and_no_other():
 
 def test_every_field_of_show_is_described_and_no_other():
     assert terms(section(reference("pywg-show"), "Fields")) == list(wgformat.FIELDS)
+
+
+def test_every_option_of_the_benchmark_is_described_and_no_other(capsys):
+    with pytest.raises(SystemExit):
+        bench.cli.parse(["--help"])
+    has = re.findall(r"^  (--[a-z]+)", capsys.readouterr().out, re.MULTILINE)
+    assert terms(section(Page(ROOT / "docs/howto/measure.md"), "Options")) == has
+
+
+def test_every_target_of_make_is_described_and_no_other():
+    has = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    described = terms(section(Page(ROOT / "docs/howto/contribute.md"), "Targets"))
+    assert sorted(described) == sorted(f"make {name}" for name in has)
+
+
+def test_every_file_that_a_cipher_library_is_found_by_is_described_and_no_other():
+    code = (ROOT / "pywg/datapath/aead.h").read_text()
+    named = re.search(
+        r"^\| library \| file .*?(?=\n\n)", Page(ROOT / "docs/howto/make-it-fast.md").text, re.M | re.S
+    )
+    described = {name for name in re.findall(r"`([^`]+)`", named[0]) if ".so" in name}
+    assert described == set(re.findall(r'"(lib[^"/]+\.so[.0-9]*)"', code))
 
 
 def test_every_man_page_has_a_source():
@@ -232,8 +255,8 @@ def test_every_field_of_the_json_is_described_and_no_other():
 
 
 def test_every_key_of_get_is_described_and_no_other():
-    lines = [line.partition("=")[0] for line in uapi_format.format_get(full_device())]
-    assert first_column(section(reference("uapi"), "get=1")) == lines
+    lines = "\n".join(uapi_format.format_get(full_device())).splitlines()
+    assert first_column(section(reference("uapi"), "get=1")) == [line.partition("=")[0] for line in lines]
 
 
 def test_every_key_of_set_is_described_and_no_other():
