@@ -208,7 +208,7 @@ def _configure(interface: str, config: Config, say: Callable[[str], None]) -> No
 
 
 def _go_up(interface: str, mtu: int, network: LinuxNetwork, config: Config) -> None:
-    """A daemon binds its sockets when its interface goes up; pywgd tells that it could not by having no port."""
+    """A daemon binds its sockets when its interface goes up; pywgd tells by having no port that it failed."""
     network.set_mtu_and_up(interface, mtu)
     with Client.open(interface) as client:
         if client.get().listen_port == 0:
@@ -218,7 +218,7 @@ def _go_up(interface: str, mtu: int, network: LinuxNetwork, config: Config) -> N
 def _port_taken(config: Config) -> PywgError:
     port = config.interface.listen_port
     if port is None:
-        return PywgError("no UDP port could be opened; is there a network at all? `ss -lun` shows what is taken")
+        return PywgError("no UDP port could be opened; `ss -lun` shows what is taken")
     text = f"ListenPort: UDP port {port.value} is in use already; `ss -lunp` shows by whom"
     return ConfigError([Mistake(port.position, text)])
 

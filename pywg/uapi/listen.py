@@ -9,7 +9,7 @@ import socket
 import stat
 
 from pywg.errors import PywgError
-from pywg.uapi.path import SOCKET_DIRECTORY, socket_path
+from pywg.uapi.path import SOCKET_DIRECTORY, UNNAMED_SUFFIX, socket_path
 
 
 class DaemonRunsError(PywgError):
@@ -34,8 +34,11 @@ def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket
         # Two daemons that start at once must not both find the same stale socket.
         fcntl.flock(lock, fcntl.LOCK_EX)
         _remove_stale(path)
-        listener.bind(str(path))
+        unnamed = path.with_name(path.name + UNNAMED_SUFFIX)
+        unnamed.unlink(missing_ok=True)
+        listener.bind(str(unnamed))
         listener.listen(128)
+        unnamed.rename(path)
     except OSError as error:
         listener.close()
         raise PywgError(f"{path} cannot be made: {error.strerror or error}") from None

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import socket
 
 
+UNNAMED_SUFFIX = ".new"
+"""A socket is bound under its name with this behind it, and renamed once it listens: `wg` removes a socket
+that it finds and that does not answer."""
+
+
 class SocketFile(NamedTuple):
     """A listening socket in the file system: its path, and which file that was when it was looked at."""
 
@@ -31,6 +36,7 @@ class SocketFile(NamedTuple):
         name = listener.getsockname()
         if not isinstance(name, str) or not name:  # abstract names are bytes, those of pairs are empty
             return None
+        name = name.removesuffix(UNNAMED_SUFFIX)
         path = pathlib.Path(os.path.abspath(name))  # noqa: PTH100  whoever listens may change its directory
         try:
             status = path.lstat()

@@ -475,7 +475,7 @@ def test_socket_and_directory_are_for_their_owner_only(directory: pathlib.Path) 
     os.umask(before)
     with listen("wg0", directory) as listener:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-        assert stat.S_IMODE(pathlib.Path(listener.getsockname()).stat().st_mode) == 0o700
+        assert stat.S_IMODE((directory / "wg0.sock").stat().st_mode) == 0o700
     assert os.umask(before) == before
 
 
@@ -501,7 +501,7 @@ def test_a_socket_with_a_full_backlog_is_alive(directory: pathlib.Path) -> None:
             while len(waiting) < 10:
                 waiting.append(socket.socket(socket.AF_UNIX))
                 waiting[-1].setblocking(False)
-                waiting[-1].connect(listener.getsockname())
+                waiting[-1].connect(str(directory / "wg0.sock"))
         with pytest.raises(PywgError, match="runs already"):
             listen("wg0", directory)
         for connection in waiting:
@@ -634,3 +634,19 @@ def test_an_answer_sent_before_the_request_was_read_is_still_read(directory: pat
     with answered(directory, b"errno=-22\n\n") as client, pytest.raises(UapiError) as caught:
         client.set("fwmark=1\n" * 200_000)
     assert caught.value.errno == errno.EINVAL
+
+
+def test_a_socket_has_its_name_only_once_it_listens(
+    directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named_before: list[bool] = []
+    really_listen = socket.socket.listen
+
+    def watched_listen(self: socket.socket, backlog: int = 0) -> None:
+        named_before.append((directory / "wg0.sock").exists())
+        really_listen(self, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", watched_listen)
+    with listen("wg0", directory):
+        assert named_before == [False]
+        assert os.listdir(directory) == ["wg0.sock"]  # noqa: PTH208
