@@ -7,7 +7,7 @@ down: receive, dispatch, open, replay window, endpoint, source check, coalesce, 
 from __future__ import annotations
 
 import itertools
-import select
+import selectors
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -93,44 +93,47 @@ class PortableDataPath:
         self._moved: dict[PeerId, Endpoint] = {}
         self._drops: Counter[DropReason] = Counter()
 
-        self._poll: select.epoll | None = None
+        self._selector: selectors.BaseSelector | None = None
         self._watched: dict[int, int] = {}
 
     # --- Life. ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._poll = select.epoll()
+        # epoll or kqueue, whose descriptor a loop can watch in turn.
+        self._selector = selectors.DefaultSelector()
         self._watch()
 
     def close(self) -> None:
         self._live.clear()
         self._current.clear()
         self._blocked.clear()
-        if self._poll is not None:
-            self._poll.close()
-            self._poll = None
+        if self._selector is not None:
+            self._selector.close()
+            self._selector = None
+            self._watched = {}
 
     def fileno(self) -> int:
-        return -1 if self._poll is None else self._poll.fileno()
+        fileno = getattr(self._selector, "fileno", None)  # the selector of last resort, select, has none
+        return -1 if fileno is None else int(fileno())
 
     def _watch(self) -> None:
         """Wait for what can make progress: with a full socket, only for room in it, and for arrivals."""
-        if self._poll is None:
+        if self._selector is None:
             return
         wanted = {}
         if not self._blocked:
-            wanted[self._tun.fileno()] = select.EPOLLIN
+            wanted[self._tun.fileno()] = selectors.EVENT_READ
         if self._bind is not None:
-            events = select.EPOLLIN | (select.EPOLLOUT if self._blocked else 0)
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._blocked else 0)
             wanted.update(dict.fromkeys(self._bind.filenos(), events))
         wanted.pop(-1, None)
         for fd in self._watched.keys() - wanted.keys():
-            self._poll.unregister(fd)
+            self._selector.unregister(fd)
         for fd, events in wanted.items():
             if fd not in self._watched:
-                self._poll.register(fd, events)
+                self._selector.register(fd, events)
             elif self._watched[fd] != events:
-                self._poll.modify(fd, events)
+                self._selector.modify(fd, events)
         self._watched = wanted
 
     # --- What the control plane tells. ---------------------------------------------------------------------
