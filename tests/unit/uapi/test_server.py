@@ -473,7 +473,7 @@ def test_an_exception_in_the_device_is_answered_and_survived(
 def test_socket_and_directory_are_for_their_owner_only(directory: pathlib.Path) -> None:
     before = os.umask(0)
     os.umask(before)
-    with listen("wg0", directory) as listener:
+    with listen("wg0", directory):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert stat.S_IMODE((directory / "wg0.sock").stat().st_mode) == 0o700
     assert os.umask(before) == before
