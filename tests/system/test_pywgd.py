@@ -737,3 +737,12 @@ def test_a_port_in_use_is_told_and_can_be_changed_while_up(host: Host) -> None:
     other.stop()
     host.run("wg", "set", WG, "listen-port", "5000")
     assert udp_ports(host) == ["5000"]
+
+
+@pytest.mark.parametrize("arguments", [[WG], ["--foreground", WG]], ids=["background", "foreground"])
+def test_a_data_path_that_there_is_not_is_told_to_the_caller_and_leaves_nothing(
+    host: Host, arguments: list[str]
+) -> None:
+    told = status_of(host, PYWGD, *arguments, env={"PYWG_DATAPATH": "fast"})
+    assert told == (1, "pywgd: wg0: PYWG_DATAPATH=fast is not 'auto', 'portable' or 'compiled'")
+    assert_nothing_left(host)
