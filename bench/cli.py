@@ -74,6 +74,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help=f"of the run; default: {_shown(STATE)}",
     )
     parser.add_argument("--fresh", action="store_true", help="do not take up an unfinished run")
+    parser.add_argument("--retry", action="store_true", help="take the rounds anew in which something failed")
     parser.add_argument(
         "--from", type=pathlib.Path, dest="source", metavar="FILE", help="measure nothing, report this run"
     )
@@ -186,7 +187,7 @@ def measure(options: argparse.Namespace) -> Run:
     """Take up the run of the state file, or begin one; returns it complete."""
     plan = make_plan(options)
     check(plan)
-    run = take_up(options.state, plan) if not options.fresh else None
+    run = None if options.fresh else take_up(options.state, plan, retry=options.retry)
     if run is None:
         _put_aside(options.state)
         run = record.new_run(plan, _command(options))
@@ -198,8 +199,11 @@ def measure(options: argparse.Namespace) -> Run:
     return run
 
 
-def take_up(state: pathlib.Path, plan: Plan) -> Run | None:
-    """The unfinished run of this plan on this machine, with whole rounds only; None when there is none."""
+def take_up(state: pathlib.Path, plan: Plan, *, retry: bool = False) -> Run | None:
+    """The unfinished run of this plan on this machine, with whole rounds only; None when there is none.
+
+    retry: rounds in which something failed count as not taken.
+    """
     if not state.exists():
         return None
     try:
@@ -211,6 +215,8 @@ def take_up(state: pathlib.Path, plan: Plan) -> Run | None:
         and run.machine == record.describe_machine()
         and run.commit == record.describe_commit()
     )
+    if retry:
+        run.forget_failed_rounds()
     if not same or not run.missing():
         return None
     run.forget_broken_round()

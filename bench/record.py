@@ -84,6 +84,11 @@ class Run:
         broken = {(measurement, turn) for measurement, turn, _ in self.missing()}
         self.samples = [sample for sample in self.samples if (sample.measurement, sample.round) not in broken]
 
+    def forget_failed_rounds(self) -> None:
+        """Drop the rounds in which a sample could not be taken."""
+        failed = {(sample.measurement, sample.round) for sample in self.samples if sample.error}
+        self.samples = [sample for sample in self.samples if (sample.measurement, sample.round) not in failed]
+
     def by_round(self, measurement: str, figure: str, program: str) -> dict[int, float]:
         """The samples of one figure of one program, by round."""
         return {

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pywg.errors import PywgError
+from pywg.tun.base import TunOffload
 
 if TYPE_CHECKING:
     from pywg.datapath.base import DataPath
@@ -28,6 +30,15 @@ def open_datapath(tun: Tun) -> DataPath:
     from pywg.datapath.portable import PortableDataPath
 
     return PortableDataPath(tun)
+
+
+def wanted_offload() -> TunOffload:
+    """What a tunnel device is best opened with, told without importing a data path.
+
+    Super-packets spare the compiled one most of its work; in Python their checksums cost more than they save.
+    """
+    compiled = os.environ.get(VARIABLE) != "portable" and find_spec("pywg.datapath.compiled") is not None
+    return TunOffload(vnet_hdr=compiled, tso=compiled, uso=compiled)
 
 
 def describe() -> str:

@@ -179,6 +179,8 @@ class PortableDataPath:
 
     def send(self, peer: PeerId, packets: Sequence[bytes], now: float) -> None:
         self._seal_and_send(peer, packets or (b"",), now)
+        if self._blocked:
+            self._watch()
 
     def inject(self, packets: Sequence[bytes]) -> None:
         for packet in packets:
@@ -188,19 +190,22 @@ class PortableDataPath:
 
     def step(self, now: float) -> bool:
         was_blocked = bool(self._blocked)
-        outgoing = self._flush_blocked() and self._outgoing(now)
+        flushed = self._flush_blocked()
+        outgoing = flushed and self._outgoing(now)
         incoming = self._incoming(now)
         if was_blocked or self._blocked:
             self._watch()
-        return outgoing or incoming
+        return outgoing or incoming or (was_blocked and flushed)
 
     def _outgoing(self, now: float) -> bool:
         by_peer: dict[PeerId, list[bytes]] = {}
         room = BURST_BYTES
+        moved = False
         for _ in range(BURST):
             frame = self._tun.read()
             if frame is None:
                 break
+            moved = True
             room -= len(frame)
             for packet in self._packets_of(frame):
                 peer = self._route(packet)
@@ -208,11 +213,9 @@ class PortableDataPath:
                     by_peer.setdefault(peer, []).append(packet)
             if room <= 0:
                 break
-        else:
-            frame = b""
         for peer, packets in by_peer.items():
             self._seal_and_send(peer, packets, now)
-        return frame is not None
+        return moved
 
     def _packets_of(self, frame: bytes) -> Iterable[bytes]:
         if self._bind is None:
@@ -332,12 +335,13 @@ class PortableDataPath:
         if self._bind is None:
             return False
         opened: list[memoryview | bytearray] = []
-        received: Received | None = None
+        moved = False
         room = BURST_BYTES
         for _ in range(BURST):
             received = self._bind.receive()
             if received is None:
                 break
+            moved = True
             self._dispatch_untrusted(received, opened, now)
             room -= len(received.data)
             if room <= 0:
@@ -345,7 +349,7 @@ class PortableDataPath:
         if opened:
             for frame in self._coalescer.frames(opened):
                 self._write_tun(frame)
-        return received is not None
+        return moved
 
     def _dispatch_untrusted(
         self, received: Received, opened: list[memoryview | bytearray], now: float

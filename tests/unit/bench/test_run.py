@@ -52,6 +52,15 @@ def test_a_round_that_was_stopped_in_its_midst_is_taken_anew():
     assert run.missing()[0] == ("tcp1", 2, "pywg")
 
 
+def test_a_round_in_which_one_failed_can_be_taken_anew():
+    whole = [make_sample("tcp1", 1, program, forward=1.0) for program in PLAN.programs]
+    run = make_run(
+        [*whole, make_sample("tcp1", 2, "pywg", forward=1.0), Sample("tcp1", "bare", 2, {}, "it failed")]
+    )
+    run.forget_failed_rounds()
+    assert run.samples == whole
+
+
 def test_a_run_is_read_as_it_was_written(tmp_path):
     run = make_run([make_sample("tcp1", 1, "pywg", forward=1.5), Sample("tcp1", "bare", 1, {}, "it failed")])
     file = tmp_path / "folder" / "run.json"
