@@ -37,11 +37,11 @@ _TO_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 class SocketTun:
     """A tunnel device whose other end is in our hand."""
 
-    def __init__(self, offload: TunOffload, mtu: int) -> None:
+    def __init__(self, offload: TunOffload, mtu: int, room: int = 4 << 20) -> None:
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._near, self._far):
             end.setblocking(False)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         self.offload = offload
         self.mtu = mtu
         self.name = "pair0"
