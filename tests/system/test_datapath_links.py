@@ -1,7 +1,7 @@
 """Each data path on links that are narrow, full, or lose their address; in hosts of their own.
 
-Programs run inside a host: this very file, with the program's name and arguments. The tunnel device is a pair of
-sockets, so that only the network is real.
+Programs run inside a host: this very file, with the program's name and arguments. The tunnel device is a
+pair of sockets, so that only the network is real.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def wait_and_step(path: DataPath) -> None:
 
 
 def send(host: str, segments: str, local: str = "") -> None:
-    """Send super-packets of 40 segments until so many have been handed over; say what was dropped and when."""
+    """Send super-packets of 40 segments until so many segments have left; say what was dropped."""
     tun = twins.SocketTun(TunOffload(vnet_hdr=True, tso=True, uso=True), 1420, room=1 << 18)
     bind = UdpBind.open(PORT)
     for fd in bind.filenos():
@@ -172,4 +172,7 @@ def test_a_local_address_that_was_taken_away_is_replaced(
 
 
 if __name__ == "__main__":
-    {"send": send, "receive": receive}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "send":
+        send(*sys.argv[2:])
+    else:
+        receive(*sys.argv[2:])
