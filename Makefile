@@ -5,18 +5,22 @@ BIN := .venv/bin
 IN_VENV := .venv/.installed
 COVERED := pywg/noise/*,pywg/wire/*,pywg/device/*,pywg/config/*
 
-.PHONY: help demo test test-unit test-system lint docs bench clean
+PACKETS := $(addprefix tests/system/test_,interop.py bad_input.py)
+export FUZZ_SECONDS ?= 20
+
+.PHONY: help demo test test-unit test-system test-portable fuzz lint docs bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
 
 $(BIN)/python:
 	tools/system-packages base
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(IN_VENV): $(BIN)/python pyproject.toml $(wildcard setup.py pywg/datapath/*.pyx pywg/datapath/*.pxd pywg/datapath/*.h)
 	$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/pywg --version
 	touch $@
 
 $(IN_VENV)-%: $(IN_VENV) pyproject.toml
@@ -27,20 +31,27 @@ demo: $(IN_VENV) ## two hosts, a tunnel, a third host behind it; under a minute
 	@tools/system-packages demo
 	@$(BIN)/python demo/demo.py
 
-test: lint test-unit test-system ## everything
+test: lint test-unit test-system test-portable ## everything
 
 lint: $(IN_VENV)-test ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test-unit: $(IN_VENV)-test ## modules, and the protocol on a virtual clock; needs no rights
+test-unit: $(IN_VENV)-test ## modules, the protocol on a virtual clock, both data paths compared; needs no rights
 	$(BIN)/python -m pytest tests/unit tests/spec --cov --cov-report=
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=95 --skip-covered
 
 test-system: $(IN_VENV)-test ## real tunnels between namespaces, with every peer that is installed
 	@tools/system-packages demo test
 	@tools/in-namespaces $(BIN)/python -m pytest tests/system
+
+test-portable: $(IN_VENV)-test ## those of them that carry packets, once more on the portable data path
+	@tools/system-packages demo test
+	@PYWG_DATAPATH=portable tools/in-namespaces $(BIN)/python -m pytest $(PACKETS)
+
+fuzz: $(IN_VENV)-test ## the compiled data path under AddressSanitizer, for FUZZ_SECONDS and the time of a build
+	$(BIN)/python tests/fuzz/run_asan.py --seconds $(FUZZ_SECONDS)
 
 docs: $(IN_VENV)-docs ## HTML and man pages, in docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html

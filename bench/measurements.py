@@ -52,7 +52,7 @@ class Settings:
 class Figure:
     """One number of a sample.
 
-    better: "higher", "lower", or empty where it is no merit. beside: the program that its ratio is to, if it is
+    better: "higher", "lower", or empty where it is no merit. beside: the program its ratio is to, if that is
     a fixed one. fault: it counts what should not happen, and is told only where it did.
     """
 

@@ -8,45 +8,50 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterable
 
 from pywg.bind.udp import UdpBind
 from pywg.datapath import describe, open_datapath
 from pywg.device.device import Device
 from pywg.engine import Engine
-from pywg.tun.base import Tun, TunGoneError
+from pywg.tun.base import Tun
+from pywg.uapi.path import SocketFile
 from pywg.uapi.server import UapiServer
 
 logger = logging.getLogger(__name__)
 
 
-async def run(tun: Tun, listener: socket.socket) -> None:
-    """Serve until device or socket is removed, or a SIGTERM or SIGINT arrives; leaves nothing behind."""
-    device = Device(os.urandom, time.time_ns)
-    engine = Engine(device, open_datapath(tun), tun, UdpBind.open)
-    server = UapiServer(engine, listener)
-    loop = asyncio.get_running_loop()
-    told_to_end = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_end.set)
+async def run(
+    tun: Tun, listener: socket.socket, file: SocketFile | None, ending: Iterable[signal.Signals]
+) -> None:
+    """Serve until the socket is removed, or one of the `ending` signals arrives; leaves nothing behind.
 
+    file: where the socket was when it was opened. ending: signals that have been made to wait until now.
+    Raises TunGoneError when the device was removed; what was not ours yet by then is left to the caller.
+    """
+    told_to_end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in ending:
+        loop.add_signal_handler(number, told_to_end.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+    engine = Engine(Device(os.urandom, time.time_ns), open_datapath(tun), tun, UdpBind.open)
+    server = UapiServer(engine, listener, file)
     await server.start()
     logger.info("started, %s", describe())
-    carrying = asyncio.create_task(engine.run())
-    endings = [
-        carrying,
+    waiting = [
+        asyncio.create_task(engine.run()),
         asyncio.create_task(server.wait_until_removed()),
         asyncio.create_task(told_to_end.wait()),
     ]
     try:
-        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for ending in endings:
-            ending.cancel()
-        results = await asyncio.gather(*endings, return_exceptions=True)
+        await server.stop()
+        for task in waiting:
+            task.cancel()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        tun.close()  # before the socket goes: whoever sees that gone may make both anew
         await server.close()
-        tun.close()
-    failure = results[0]
-    if isinstance(failure, TunGoneError):
-        logger.info("%s", failure)
-    elif isinstance(failure, Exception):
-        raise failure
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome

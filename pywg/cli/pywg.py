@@ -92,7 +92,11 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     from pywg import __version__
     from pywg.datapath import describe
 
-    click.echo(f"pywg {__version__}, {describe()}")
+    try:
+        click.echo(f"pywg {__version__}, {describe()}")
+    except PywgError as error:
+        click.echo(f"pywg: {error}", err=True)
+        ctx.exit(1)
     ctx.exit()
 
 

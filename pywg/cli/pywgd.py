@@ -1,12 +1,29 @@
 """The daemon, `pywgd [-f|--foreground] INTERFACE-NAME`: wireguard-go's command line and environment.
 
-It opens the tunnel device and its configuration socket, goes into the background, and only then imports the
+It makes the tunnel device and its configuration socket, goes into the background, and only then imports the
 rest, so that whoever started it can go on at once: what is sent to the socket waits until it is read.
+
+Environment, as wireguard-go reads it:
+- LOG_LEVEL: verbose or debug, error (as when it is not set), silent. In the background output is kept only if
+  this is set, and not to silent; a caller that waits for the end of our output then waits for the daemon's.
+- WG_PROCESS_FOREGROUND=1: as -f.
+- WG_TUN_FD, WG_UAPI_FD: descriptors of an open TUN device and of a listening unix socket, used instead of new
+  ones. The device's MTU is set to 1420 where we may.
+- WG_TUN_NAME_FILE: where to write the name of the device that was made, for patterns such as `wg%d`.
+
+Exit status: 0 when it was told to end, or has gone into the background; 1 when that failed, with a sentence
+on standard error; 2 for a command line that is not understood (wireguard-go: 0).
+
+In the background it leaves its caller's session, terminal, descriptors and working directory. When it fails
+there with nowhere to print to, the reason goes to syslog. From before the socket is made until the event loop
+runs, signals wait, so that whenever SIGTERM, SIGINT or SIGHUP arrives, it ends in order and leaves nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,11 +35,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pywg.tun.base import Tun
+    from pywg.uapi.path import SocketFile
 
 USAGE = "Usage: pywgd [-f/--foreground] INTERFACE-NAME\n"
 EXIT_SETUP_FAILED = 1
 EXIT_USAGE = 2
 DEFAULT_MTU = 1420
+
+TAKEOVER_TIME = 1.0
+"""Seconds that we wait for a socket's daemon to end: the interface is gone already when this one starts."""
 
 
 class Command(NamedTuple):
@@ -30,6 +51,19 @@ class Command(NamedTuple):
 
     interface: str
     foreground: bool
+
+
+class Uapi(NamedTuple):
+    """The socket that we are configured over, and its file, if it has one here."""
+
+    listener: socket.socket
+    file: SocketFile | None
+
+    def close(self) -> None:
+        """Remove and close it, if that was not done yet."""
+        if self.file is not None and self.listener.fileno() >= 0:
+            self.file.remove()
+        self.listener.close()
 
 
 def main() -> None:
@@ -40,18 +74,23 @@ def main() -> None:
 def run(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run the daemon; returns its exit status: 0, EXIT_SETUP_FAILED or EXIT_USAGE."""
     if arguments == ["--version"]:
-        from pywg.datapath import describe
-
-        print(f"pywgd v{__version__}\n\nUserspace WireGuard daemon for {sys.platform}: {describe()}.")
+        return print_version()
+    if arguments in (["-h"], ["--help"]):
+        print(USAGE, end="")
         return 0
     command = parse(arguments, environment)
     if command is None:
         sys.stderr.write(USAGE)
         return EXIT_USAGE
+    ending = hold_signals()
     try:
+        if not command.foreground:  # there it is told in time when the data path is opened
+            from pywg.datapath import check_choice
+
+            check_choice()
         tun = open_tun(command.interface, environment)
         try:
-            listener = open_uapi(tun.name, environment)
+            uapi = open_uapi(tun.name, environment)
         except PywgError:
             tun.close()
             raise
@@ -59,33 +98,78 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
         if environment.get("LOG_LEVEL") != "silent":
             sys.stderr.write(f"pywgd: {command.interface}: {error}\n")
         return EXIT_SETUP_FAILED
-    if not command.foreground and os.fork():
-        os._exit(0)  # device and socket are the child's now, and what was registered to run at exit
     if not command.foreground:
-        detach(keep_output=environment.get("LOG_LEVEL", "silent") != "silent")
-    return serve(tun, listener, environment)
+        detached, detaching = os.pipe()
+        try:
+            child = os.fork()
+        except OSError as error:
+            uapi.close()
+            sys.stderr.write(f"pywgd: {command.interface}: cannot go into the background: {error.strerror}\n")
+            return EXIT_SETUP_FAILED
+        if child:
+            os.close(detaching)
+            os.read(detached, 1)  # until it has left: the hangup of a terminal that goes with us must miss it
+            for number in signal.sigpending() & ending:
+                os.kill(child, number)
+            os._exit(0)  # device and socket are the child's now, and what was registered to run at exit
+        detach({tun.fileno(), tun.changes_fileno(), uapi.listener.fileno()}, keeps_output(environment))
+    return serve(tun, uapi, ending, command, environment)
+
+
+def print_version() -> int:
+    """Print the version and what would carry packets; returns the exit status."""
+    from pywg.datapath import describe
+
+    try:
+        datapath = describe()
+    except PywgError as error:
+        sys.stderr.write(f"pywgd: {error}\n")
+        return EXIT_SETUP_FAILED
+    print(f"pywgd v{__version__}\n\nUserspace WireGuard daemon for {sys.platform}: {datapath}.")
+    return 0
 
 
 def parse(arguments: list[str], environment: Mapping[str, str]) -> Command | None:
     """Read the command line; None when it is not of the form that USAGE tells."""
     foreground = environment.get("WG_PROCESS_FOREGROUND") == "1"
     match arguments:
-        case ["-f" | "--foreground", interface] if not interface.startswith("-"):
+        case ["-f" | "--foreground", interface] if interface and not interface.startswith("-"):
             return Command(interface, True)
         case [interface] if interface and not interface.startswith("-"):
             return Command(interface, foreground)
     return None
 
 
+def keeps_output(environment: Mapping[str, str]) -> bool:
+    """Whether a daemon in the background goes on printing where its caller printed."""
+    return environment.get("LOG_LEVEL", "") not in {"", "silent"}
+
+
+def hold_signals() -> set[signal.Signals]:
+    """Let the signals that end us wait until `daemon.run` takes them; returns which those are.
+
+    The first process of a container never sees a signal that it does not ask for, unless it lets it wait.
+    """
+    ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+        ending.remove(signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    return ending
+
+
 def open_tun(interface: str, environment: Mapping[str, str]) -> Tun:
     """Make the tunnel device, or take over the descriptor in WG_TUN_FD. Raises PywgError."""
+    from pywg.datapath import wanted_offload
     from pywg.tun.linux import LinuxTun
 
     inherited = _descriptor("WG_TUN_FD", environment)
     if inherited is not None:
-        return LinuxTun.from_fd(inherited)
-    tun = LinuxTun.create(interface, DEFAULT_MTU)
-    if (name_file := environment.get("WG_TUN_NAME_FILE")) is not None:
+        tun = LinuxTun.from_fd(inherited, want=wanted_offload())
+        with contextlib.suppress(PywgError):  # whoever opened it for us may have more rights than we have
+            tun.set_mtu(DEFAULT_MTU)
+        return tun
+    tun = LinuxTun.create(interface, DEFAULT_MTU, wanted_offload())
+    if name_file := environment.get("WG_TUN_NAME_FILE"):
         try:
             with open(name_file, "w", encoding="utf-8") as file:  # noqa: PTH123  pathlib costs start-up time
                 file.write(f"{tun.name}\n")
@@ -95,16 +179,48 @@ def open_tun(interface: str, environment: Mapping[str, str]) -> Tun:
     return tun
 
 
-def open_uapi(interface: str, environment: Mapping[str, str]) -> socket.socket:
+def open_uapi(interface: str, environment: Mapping[str, str]) -> Uapi:
     """Listen on the interface's socket, or take over the descriptor in WG_UAPI_FD. Raises PywgError."""
+    from pywg.uapi.path import SocketFile
+
     inherited = _descriptor("WG_UAPI_FD", environment)
-    if inherited is not None:
-        import socket
+    listener = _listen(interface) if inherited is None else _take_over(inherited)
+    file = SocketFile.of(listener)
+    if file is None and inherited is None:
+        listener.close()
+        raise PywgError("its socket was removed while it was made")
+    return Uapi(listener, file)
 
-        return socket.socket(fileno=inherited)
-    from pywg.uapi.listen import listen
 
-    return listen(interface)
+def _listen(interface: str) -> socket.socket:
+    """Listen on the interface's socket, as soon as a predecessor that ends right now has removed its own."""
+    import time
+
+    from pywg.uapi.listen import DaemonRunsError, listen
+
+    deadline = time.monotonic() + TAKEOVER_TIME
+    while True:
+        try:
+            return listen(interface)
+        except DaemonRunsError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _take_over(descriptor: int) -> socket.socket:
+    import socket
+
+    try:
+        listener = socket.socket(fileno=descriptor)
+    except OSError:
+        raise PywgError(f"WG_UAPI_FD={descriptor} is not a unix socket that listens") from None
+    listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if not listens or listener.family != socket.AF_UNIX:
+        listener.close()
+        raise PywgError(f"WG_UAPI_FD={descriptor} is not a unix socket that listens")
+    listener.set_inheritable(False)
+    return listener
 
 
 def _descriptor(variable: str, environment: Mapping[str, str]) -> int | None:
@@ -120,37 +236,76 @@ def _descriptor(variable: str, environment: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def detach(*, keep_output: bool) -> None:
-    """Leave the terminal and its session; standard streams end at /dev/null, output only if not kept."""
+def detach(ours: set[int], keep_output: bool) -> None:
+    """Leave the caller's session and terminal, and close all its descriptors; its output too, if not kept."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0,) if keep_output else (0, 1, 2):
         os.dup2(null, stream)
-    os.close(null)
+    first = 3
+    for descriptor in sorted({*ours, os.sysconf("SC_OPEN_MAX")}):
+        os.closerange(first, descriptor)
+        first = max(first, descriptor + 1)
 
 
-def serve(tun: Tun, listener: socket.socket, environment: Mapping[str, str]) -> int:
-    """Carry packets and answer the socket until one of device, socket and process is asked to end."""
-    import asyncio
-    import logging
+def serve(
+    tun: Tun, uapi: Uapi, ending: set[signal.Signals], command: Command, environment: Mapping[str, str]
+) -> int:
+    """Carry packets and answer the socket until one of device, socket and process is told to end."""
+    from pywg.tun.base import TunGoneError
 
-    from pywg.cli import daemon
-
-    level = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
-    logging.basicConfig(
-        level=level.get(environment.get("LOG_LEVEL", ""), logging.ERROR),
-        format=f"%(levelname)s: ({tun.name}) %(asctime)s %(message)s",
-        datefmt="%Y/%m/%d %H:%M:%S",
-    )
+    interface = tun.name
     try:
-        import uvloop
-    except ImportError:
-        runner = asyncio.Runner()
-    else:
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    with runner:
-        runner.run(daemon.run(tun, listener))
+        import asyncio
+        import logging
+
+        from pywg.cli import daemon
+
+        level = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
+        logging.basicConfig(
+            level=level.get(environment.get("LOG_LEVEL", ""), logging.ERROR),
+            format=f"%(levelname)s: ({interface}) %(asctime)s %(message)s",
+            datefmt="%Y/%m/%d %H:%M:%S",
+        )
+        try:
+            import uvloop
+        except ImportError:
+            runner = asyncio.Runner()
+        else:
+            runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        if not command.foreground:
+            os.chdir("/")  # not earlier: modules may be found by relative paths
+        if os.getpid() == 1:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of a container come to us; none stays
+        with runner:
+            runner.run(daemon.run(tun, uapi.listener, uapi.file, ending))
+    except Exception as error:
+        tun.close()
+        uapi.close()
+        if isinstance(error, TunGoneError):
+            return 0
+        if environment.get("LOG_LEVEL") != "silent":
+            report(error, interface, to_syslog=not (command.foreground or keeps_output(environment)))
+        return EXIT_SETUP_FAILED
     return 0
+
+
+def report(error: Exception, interface: str, *, to_syslog: bool) -> None:
+    """Say why the daemon ends: a sentence for an error with one, else all that is known."""
+    lines = [str(error)]
+    if not isinstance(error, PywgError):
+        import traceback
+
+        lines = "".join(traceback.format_exception(error)).splitlines()
+    if to_syslog:
+        import syslog
+
+        syslog.openlog("pywgd", syslog.LOG_PID, syslog.LOG_DAEMON)
+        for line in lines:
+            syslog.syslog(syslog.LOG_ERR, f"{interface}: {line}")
+    else:
+        for line in lines:
+            sys.stderr.write(f"pywgd: {interface}: {line}\n")
 
 
 if __name__ == "__main__":

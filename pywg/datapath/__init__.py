@@ -41,8 +41,17 @@ def wanted_offload() -> TunOffload:
     return TunOffload(vnet_hdr=compiled, tso=compiled, uso=compiled)
 
 
+def check_choice() -> None:
+    """Raise PywgError where `open_datapath` would; imports a data path only if one is insisted on."""
+    if os.environ.get(VARIABLE, "") not in ("", "auto"):
+        _reason_against_compiled()
+
+
 def describe() -> str:
-    """Which data path `open_datapath` takes for a device of the system, and with which cipher library."""
+    """Which data path `open_datapath` takes for a device of the system, and with which cipher library.
+
+    Raises PywgError when PYWG_DATAPATH asks for what is not here.
+    """
     reason = _reason_against_compiled()
     if reason is None:
         from pywg.datapath.compiled import cipher_library
@@ -60,8 +69,10 @@ def _reason_against_compiled() -> str | None:
         return f"{VARIABLE}=portable"
     try:
         from pywg.datapath.compiled import available
-    except ImportError:
+    except ModuleNotFoundError:
         reason: str | None = "the compiled one is not built"
+    except ImportError as error:  # built for another system
+        reason = f"the compiled one cannot be loaded: {error}"
     else:
         reason = available()
     if reason is not None and choice == "compiled":

@@ -12,10 +12,15 @@ from pywg.errors import PywgError
 from pywg.uapi.path import SOCKET_DIRECTORY, socket_path
 
 
+class DaemonRunsError(PywgError):
+    """Another daemon answers at the interface's socket."""
+
+
 def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket.socket:
     """Bind the socket of an interface, for its owner only; one that a dead daemon left behind is replaced.
 
-    Raises PywgError when another daemon listens there, or the directory or the socket cannot be made.
+    Raises DaemonRunsError when another daemon listens there, and another PywgError when the directory or the
+    socket cannot be made.
     """
     path = socket_path(interface, directory)
     try:
@@ -59,4 +64,4 @@ def _remove_stale(path: pathlib.Path) -> None:
             return
         except BlockingIOError:
             pass  # somebody listens, and has many waiting
-    raise PywgError(f"a daemon for {path.stem} runs already: it answers at {path}")
+    raise DaemonRunsError(f"a daemon for {path.stem} runs already: it answers at {path}")

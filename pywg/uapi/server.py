@@ -11,8 +11,6 @@ import asyncio
 import errno
 import itertools
 import logging
-import os
-import pathlib
 import socket
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
@@ -33,7 +31,8 @@ from pywg.uapi.format import (
     parse_unsigned,
     split_line,
 )
-from pywg.uapi.watch import identity, wait_until_removed
+from pywg.uapi.path import SocketFile
+from pywg.uapi.watch import wait_until_removed
 from pywg.wire.endpoint import Endpoint
 
 CHUNK = 256
@@ -100,24 +99,26 @@ class Configurable(Protocol[Handle]):
 
 
 class UapiServer(Generic[Handle]):
-    """Serves one device on one listening socket (from `listen`, or inherited) until it is closed."""
+    """Serves one device on one listening socket (from `listen`, or inherited) until it is closed.
 
-    def __init__(self, engine: Configurable[Handle], listener: socket.socket) -> None:
+    file: where the socket is; looked up now when it was not looked up earlier.
+    """
+
+    def __init__(
+        self, engine: Configurable[Handle], listener: socket.socket, file: SocketFile | None = None
+    ) -> None:
         self._engine = engine
         self._listener = listener
-        self._path = pathlib.Path(os.fsdecode(listener.getsockname()))
-        self._file = identity(self._path)
+        self._file = file or SocketFile.of(listener)
         self._server: asyncio.Server | None = None
         self._clients: dict[_Connection[Handle], None] = {}
 
-    @property
-    def path(self) -> pathlib.Path:
-        """Where clients find us."""
-        return self._path
-
     async def start(self) -> None:
         """Begin to answer."""
-        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener, limit=MAX_LINE + 1)
+        # A socket of the server's own: ours goes on listening until its file has been removed.
+        self._server = await asyncio.start_unix_server(
+            self._accept, sock=self._listener.dup(), limit=MAX_LINE + 1
+        )
 
     async def wait_until_removed(self) -> None:
         """Return when somebody has removed the socket, which means that the daemon shall end.
@@ -127,20 +128,24 @@ class UapiServer(Generic[Handle]):
         if self._file is None:
             await asyncio.get_running_loop().create_future()
         else:
-            await wait_until_removed(self._path, self._file)
+            await wait_until_removed(self._file)
 
-    async def close(self) -> None:
-        """Stop answering, hang up, and remove the socket unless it is another's by now."""
+    async def stop(self) -> None:
+        """Hang up and answer nobody any more; the socket stays where it is."""
         if self._server is not None:
             self._server.close()
-        self._listener.close()
+            self._server = None
         tasks = [client.task for client in self._clients]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._file is not None and identity(self._path) == self._file:
-            with suppress(OSError):
-                self._path.unlink()
+
+    async def close(self) -> None:
+        """Stop, and remove the socket unless it is another's by now."""
+        await self.stop()
+        if self._file is not None and self._listener.fileno() >= 0:
+            self._file.remove()
+        self._listener.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= CLIENT_LIMIT:

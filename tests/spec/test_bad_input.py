@@ -14,8 +14,17 @@ from hypothesis import strategies as st
 
 from pywg.errors import DropReason
 from pywg.wire.endpoint import Endpoint
-
-from .world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Host, Puppet, PuppetSession, World, udp_packet
+from tests.spec.world import (
+    COOKIE_REPLY,
+    DATA,
+    INITIATION,
+    RESPONSE,
+    Host,
+    Puppet,
+    PuppetSession,
+    World,
+    udp_packet,
+)
 
 FORGER = Endpoint("203.0.113.66", 666)
 

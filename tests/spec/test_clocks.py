@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .world import INITIATION, World
+from pywg.bind.memory import delay
+from tests.spec.world import INITIATION, World
 
 HOUR = 3600.0
 
@@ -96,16 +97,11 @@ def test_a_handshake_under_way_survives_the_wiping_of_old_keys() -> None:
     world.run(539)
     world.lost = lambda flight: world.now < wiped
     alice.send(bob, b"just then")
-    world.network.faults.append(slow_responses)
+    world.network.faults.append(delay(0.7))
     world.run(0.5)
     world.heal()
     world.run(8)
     assert bob.payloads() == [b"just then"]
-
-
-def slow_responses(flight, chance):
-    flight.due += 0.7
-    return (flight,)
 
 
 def test_a_response_that_arrives_as_old_keys_are_wiped_is_taken() -> None:
@@ -113,7 +109,7 @@ def test_a_response_that_arrives_as_old_keys_are_wiped_is_taken() -> None:
     alice, bob = world.pair()
     world.connect(alice, bob)
     world.run(539.5)
-    world.network.faults.append(slow_responses)
+    world.network.faults.append(delay(0.7))
     alice.send(bob, b"just then")
     world.run(3)
     assert bob.payloads() == [b"just then"]

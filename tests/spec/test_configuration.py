@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 import pytest
 
 from pywg.errors import DropReason, PywgError
 from pywg.tun.base import TunGoneError
 from pywg.wire.endpoint import Endpoint
-
-from .world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Puppet, World, udp_packet
+from tests.spec.world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Puppet, World, udp_packet
 
 
 def test_a_peer_can_be_added_while_others_talk() -> None:
@@ -314,7 +314,10 @@ def test_another_port_is_used_at_once_and_sessions_go_on() -> None:
 def test_setting_port_or_mark_forgets_learned_local_addresses() -> None:
     world = World()
     alice, bob = world.pair()
-    changes = (lambda: alice.engine.set_fwmark(7), lambda: alice.engine.set_listen_port(4444))
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: alice.engine.set_fwmark(7),
+        lambda: alice.engine.set_listen_port(4444),
+    )
     for change in changes:
         world.connect(alice, bob)
         world.run(11)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pywg.bind.memory import delay
 from pywg.errors import DropReason
 from pywg.noise.keys import PresharedKey
-
-from .world import DATA, INITIATION, RESPONSE, Host, World
+from tests.spec.world import DATA, INITIATION, RESPONSE, Host, World
 
 
 def restart(world: World, host: Host, *others: Host) -> Host:
@@ -40,7 +40,7 @@ def test_simultaneous_initiations_converge_and_lose_nothing(late: float) -> None
     """With 20 ms each way, the other side's initiation may arrive before, with or after its response."""
     world = World(round(late * 1000))
     alice, bob = world.pair()
-    world.network.faults.append(one_way(0.02))
+    world.network.faults.append(delay(0.02))
     alice.send(bob, b"0")
     world.run(late)
     bob.send(alice, b"0")
@@ -59,7 +59,7 @@ def test_simultaneous_initiations_converge_and_lose_nothing(late: float) -> None
 def test_sessions_of_simultaneous_initiations_are_renewed_without_a_loss() -> None:
     world = World()
     alice, bob = world.pair()
-    world.network.faults.append(one_way(0.02))
+    world.network.faults.append(delay(0.02))
     alice.send(bob)
     bob.send(alice)
     world.run(119)
@@ -74,12 +74,6 @@ def test_sessions_of_simultaneous_initiations_are_renewed_without_a_loss() -> No
     assert bob.payloads() == payloads
     assert alice.payloads() == payloads
     assert len(world.sent(INITIATION)) == 3
-
-
-def one_way(seconds: float):
-    from pywg.bind.memory import delay
-
-    return delay(seconds)
 
 
 def test_a_lost_initiation_is_repeated() -> None:
@@ -206,7 +200,7 @@ def test_a_responder_that_started_anew_and_speaks_is_heard_at_once() -> None:
 def test_a_paced_stream_loses_nothing_over_many_rekeys() -> None:
     world = World()
     alice, bob = world.pair()
-    world.network.faults.append(one_way(0.05))
+    world.network.faults.append(delay(0.05))
     payloads = [b"%d" % number for number in range(2500)]
     for payload in payloads:
         alice.send(bob, payload)

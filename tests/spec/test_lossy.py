@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pywg.bind.memory import Fault, corruption, delay, duplication, loss, reordering
-
-from .world import INITIATION, RESPONSE, Host, World
+from tests.spec.world import INITIATION, RESPONSE, Host, World
 
 REKEY_TIMEOUT = 5.0
 JITTER = 0.334

@@ -5,16 +5,17 @@ The table in README.md says which test stands for which mistake.
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 
 import pytest
 
+from pywg.device.session import Network
 from pywg.errors import BadPacket, DropReason, PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire import messages
 from pywg.wire.endpoint import Endpoint
-
-from .world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Puppet, World, udp_packet
+from tests.spec.world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Puppet, World, udp_packet
 
 LOW_ORDER = [bytes(32), b"\1" + bytes(31), bytes.fromhex("ecff" + 29 * "ff" + "7f")]
 
@@ -109,9 +110,7 @@ def test_the_source_is_checked_by_the_most_specific_allowed_ip() -> None:
     assert bob.drops[DropReason.SOURCE_NOT_ALLOWED] == 4
 
 
-def network_of(text: str):
-    import ipaddress
-
+def network_of(text: str) -> Network:
     return ipaddress.ip_network(text)
 
 
@@ -142,7 +141,7 @@ def test_without_ipv6_on_the_host_ipv4_works() -> None:
 def test_receiver_indices_cannot_be_predicted() -> None:
     """They come from the random source, 32 bits each: with another source, all are others."""
     seen: set[int] = set()
-    differences = set()
+    differences: set[int] = set()
     for seed in range(40):
         world = World(seed)
         bob, puppet = world.host_and_puppet()

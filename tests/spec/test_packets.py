@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from pywg.errors import DropReason
 from pywg.wire import ip
-
-from .world import DATA, Host, Puppet, PuppetSession, World, udp_packet
+from tests.spec.world import DATA, Host, Puppet, PuppetSession, World, udp_packet
 
 ECN = {"Not-ECT": 0, "ECT(1)": 1, "ECT(0)": 2, "CE": 3}
 # RFC 6040, figure 4: what leaves the tunnel, by inner codepoint, for each outer one. None: dropped.
-ARRIVAL = {
+ARRIVAL: dict[str, dict[str, str | None]] = {
     "Not-ECT": {"Not-ECT": "Not-ECT", "ECT(0)": "Not-ECT", "ECT(1)": "Not-ECT", "CE": None},
     "ECT(0)": {"Not-ECT": "ECT(0)", "ECT(0)": "ECT(0)", "ECT(1)": "ECT(1)", "CE": "CE"},
     "ECT(1)": {"Not-ECT": "ECT(1)", "ECT(0)": "ECT(1)", "ECT(1)": "ECT(1)", "CE": "CE"},

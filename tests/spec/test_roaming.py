@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pywg.bind.memory import Nat
 from pywg.wire.endpoint import Endpoint, LocalAddress
-
-from .world import DATA, INITIATION, RESPONSE, World
+from tests.spec.world import DATA, INITIATION, RESPONSE, World
 
 ELSEWHERE = Endpoint("203.0.113.66", 4000)
 

@@ -9,8 +9,7 @@ import pytest
 
 from pywg.errors import DropReason
 from pywg.wire.endpoint import Endpoint
-
-from .world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Host, Puppet, World
+from tests.spec.world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Host, Puppet, World
 
 COOKIE_LIFETIME = 120
 HANDSHAKE_QUEUE = 1024

@@ -6,12 +6,13 @@ limited in rate, per unreachable destination.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from pywg.errors import DropReason
 from pywg.wire.endpoint import Endpoint
-
-from .world import INITIATION, Host, World, udp_packet
+from tests.spec.world import INITIATION, Host, World, udp_packet
 
 FAMILIES = pytest.mark.parametrize(
     ("source", "destination"), [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")], ids=["IPv4", "IPv6"]
@@ -98,7 +99,7 @@ def gave_up(alice: Host, bob: Host) -> tuple[str, float]:
 
 
 @pytest.mark.parametrize("cause", [no_route, no_endpoint, gave_up])
-def test_unreachables_are_limited_in_rate(cause) -> None:
+def test_unreachables_are_limited_in_rate(cause: Callable[[Host, Host], tuple[str, float]]) -> None:
     world = World()
     alice, bob = world.pair()
     destination, wait = cause(alice, bob)

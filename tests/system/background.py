@@ -34,24 +34,30 @@ class Background:
         self._directory = directory
         self._pool = concurrent.futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="case")
         self._futures: dict[str, concurrent.futures.Future[None]] = {}
+        self._labs: list[Lab] = []
 
     def start(self, item: pytest.Item, body: Body) -> None:
+        """Put a test's body in line."""
         directory = self._directory / f"case{len(self._futures)}"
         directory.mkdir()
-        self._futures[item.nodeid] = self._pool.submit(_run, directory, body)
+        self._futures[item.nodeid] = self._pool.submit(self._run, directory, body)
+
+    def _run(self, directory: pathlib.Path, body: Body) -> None:
+        with Lab(directory) as lab:
+            self._labs.append(lab)
+            try:
+                body(lab)
+            except BaseException as error:
+                error.add_note(lab.evidence())
+                raise
 
     def finish(self, item: pytest.Item) -> None:
         """Wait for this test's thread, and fail as it failed."""
         self._futures[item.nodeid].result()
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _run(directory: pathlib.Path, body: Body) -> None:
-    with Lab(directory) as lab:
-        try:
-            body(lab)
-        except BaseException as error:
-            error.add_note(lab.evidence())
-            raise
+        """End also what still runs, by taking its hosts away."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for lab in self._labs:
+            lab.close()
+        self._pool.shutdown()

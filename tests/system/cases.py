@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 
-from tests.system.net import TOOLS, Lab, Machine, Task, add_address, eventually, make_router
+from tests.system.net import Lab, add_address, eventually, make_router, tool
 from tests.system.programs import Program
 from tests.system.tunnel import (
     PORT,
@@ -30,12 +29,6 @@ from tests.system.wire import COOKIE_REPLY, INITIATION, RESPONSE, Capture, Messa
 ECHO_PORT = 7000
 STREAM_PORT = 7001
 FLOODER = "192.0.2.99"
-
-
-def tool(machine: Machine, name: str, *arguments: object) -> Task:
-    """Start one of the scripts in tests/tools on a machine."""
-    return machine.start(sys.executable, "-IS", TOOLS / name, *map(str, arguments))
-
 
 # --- Traffic -----------------------------------------------------------------------------------------------
 
@@ -211,11 +204,11 @@ def keepalive_holds_a_nat_open(lab: Lab, first: Program, second: Program, *, kee
 def no_packet_is_lost_over_a_rekey(lab: Lab, first: Program, second: Program) -> None:
     """`first` initiates, and initiates again 120 s later; a stream of 50 packets a second notices nothing."""
     tunnel = make_tunnel(lab, first, second)
-    capture = Capture(tunnel.link, "udp[8] <= 3")  # nothing but handshakes
+    capture = Capture(tunnel.link)
     tunnel.configure(initiator=tunnel.left)
     ping(tunnel.left, tunnel.right)
     outcome = Paced(tunnel.left, tunnel.right, seconds=130).outcome()
-    responses = capture.of_types(RESPONSE)
+    responses = [message for message in capture.messages() if message.type == RESPONSE]
     assert len(responses) == 2, f"{len(responses)} handshakes"
     assert 119 < responses[1].time - responses[0].time < 128
     assert responses[1].source == tunnel.right.outer[0], "the initiator rekeys"
@@ -232,21 +225,18 @@ def the_initiator_answers_a_cookie(lab: Lab, first: Program, second: Program) ->
     if machine is not machine.host:
         source = FLOODER
         add_address(machine.host, "br0", f"{FLOODER}/24")
-    capture = Capture(tunnel.link, f"src port {PORT} and dst port {PORT}")
+    capture = Capture(tunnel.link)
     tunnel.right.configure(tunnel.left)
     flood = tool(machine.host, "flood.py", source, responder, PORT, tunnel.right.key.public, 20)
     eventually("the responder is under load", lambda: "loaded" in flood.output())
 
-    def exchanged() -> list[Message]:
-        return capture.of_types(INITIATION, RESPONSE, COOKIE_REPLY)
-
     def start_over() -> list[Message]:
         """A first initiation and its answer."""
-        before = len(exchanged())
+        before = len(capture.messages())
         tunnel.left.configure(tunnel.right, endpoint=hostport(responder))
         machine.start("ping", "-c1", "-w1", tunnel.right.inner[0])
-        eventually("an initiation was answered", lambda: len(exchanged()) >= before + 2)
-        return exchanged()[before:]
+        eventually("an initiation was answered", lambda: len(capture.messages()) >= before + 2)
+        return capture.messages()[before:]
 
     # boringtun and gotatun count anew every second, so an initiation may slip through.
     for _ in range(5):
@@ -255,13 +245,23 @@ def the_initiator_answers_a_cookie(lab: Lab, first: Program, second: Program) ->
             break
     assert [message.type for message in messages[:2]] == [INITIATION, COOKIE_REPLY]
     assert not messages[0].has_mac2
-    assert messages[1].length == 64
+    assert len(messages[1].content) == 64
     machine.run("ping", "-c1", "-w12", tunnel.right.inner[0])
-    later = exchanged()[exchanged().index(messages[1]) + 1 :]
+    later = capture.messages()[capture.messages().index(messages[1]) + 1 :]
     retries = [message for message in later if message.type == INITIATION]
     assert retries[0].has_mac2
     assert 4.9 < retries[0].time - messages[0].time < 5.6, "a cookie does not make the initiator hurry"
     assert any(message.type == RESPONSE for message in later)
+
+
+def handshakes_carry_tos(lab: Lab, first: Program, second: Program, *, outer: int, tos: int) -> None:
+    """The initiation of `first` has this outer TOS byte or traffic class."""
+    tunnel = make_tunnel(lab, first, second)
+    capture = Capture(tunnel.link)
+    tunnel.configure(initiator=tunnel.left, outer=outer)
+    ping(tunnel.left, tunnel.right)
+    marks = {message.tos for message in capture.messages() if message.type == INITIATION}
+    assert marks == {tos}
 
 
 def the_restarted_side_comes_back(lab: Lab, first: Program, second: Program) -> None:

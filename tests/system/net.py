@@ -364,3 +364,8 @@ def make_router(host: Host, *, nat_out: str | None = None, entries_last: int = 2
         host.run("nft", "-f", "-", input=families)
     for name, value in settings.items():
         host.run("sh", "-c", f"echo {value} >/proc/sys/net/{name}")
+
+
+def tool(machine: Machine, name: str, *arguments: object) -> Task:
+    """Start one of the scripts in tests/tools on a machine."""
+    return machine.start(sys.executable, "-IS", TOOLS / name, *map(str, arguments))

@@ -7,9 +7,9 @@ import pathlib
 import re
 
 from tests.system import cases
-from tests.system.cases import Paced, Transfer, tool
+from tests.system.cases import Paced, Transfer
 from tests.system.conftest import installed
-from tests.system.net import HostTask, Lab
+from tests.system.net import HostTask, Lab, tool
 from tests.system.programs import Program
 from tests.system.tunnel import PORT, Station, hostport
 

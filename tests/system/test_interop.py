@@ -77,6 +77,14 @@ def test_the_restarted_side_initiates_anew(
     cases.the_restarted_side_comes_back(lab, *order(side, ours, theirs))
 
 
+@pytest.mark.parametrize("outer", [4, 6])
+@pytest.mark.parametrize("program", ["wireguard-go"])
+def test_our_handshake_messages_are_marked_for_low_delay(
+    lab: Lab, ours: Program, theirs: Program, program: str, outer: int
+) -> None:
+    cases.handshakes_carry_tos(lab, ours, theirs, outer=outer, tos=0x88)
+
+
 # --- Cases that mostly wait: their bodies run side by side --------------------------------------------------
 
 

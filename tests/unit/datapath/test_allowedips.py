@@ -2,6 +2,7 @@
 
 import ipaddress
 import random
+import socket
 import time
 
 from hypothesis import given, settings
@@ -97,7 +98,7 @@ def test_the_memory_of_lookups_is_bounded() -> None:
     for number in range(20_000):
         assert table.lookup((10 << 24 | number).to_bytes(4, "big")) == 1
         assert table.lookup((11 << 24 | number).to_bytes(4, "big")) is None
-    assert len(table._families[2]._cache) <= 4096
+    assert len(table._families[socket.AF_INET]._cache) <= 4096
 
 
 def test_100_000_networks_do_not_slow_lookup_down() -> None:
@@ -123,6 +124,6 @@ def test_100_000_networks_do_not_slow_lookup_down() -> None:
         return best
 
     assert seconds(large) < 5 * seconds(small)
-    owners = {network: PeerId(number % 100) for number, network in enumerate(many)}
+    owners: dict[Network, PeerId] = {network: PeerId(number % 100) for number, network in enumerate(many)}
     for address in addresses[:5]:
         assert large.lookup(address) == naive_lookup(owners, address)

@@ -18,7 +18,6 @@ from pywg.noise.primitives import SessionCipher
 from pywg.tun.base import TunGoneError, TunOffload
 from pywg.tun.memory import MemoryTun
 from pywg.wire.endpoint import Endpoint
-
 from tests.spec.world import udp_packet
 from tests.unit.datapath.pipes import PipeBind, PipeTun
 

@@ -1,9 +1,11 @@
 """Indices: random, unused, and given back."""
 
+from collections.abc import Callable
+
 from pywg.device.indextable import IndexTable
 
 
-def numbers(*given: int):
+def numbers(*given: int) -> Callable[[int], bytes]:
     """A random source that gives these numbers, each in four bytes."""
     sequence = iter(given)
     return lambda size: next(sequence).to_bytes(size, "little")

@@ -42,10 +42,11 @@ class Session:
     def __init__(self, directory: pathlib.Path) -> None:
         self.device = TableDevice()
         self.directory = directory
+        self.path = directory / "wg0.sock"
         self.server: UapiServer[TablePeer] = UapiServer(self.device, listen("wg0", directory))
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(self.server.path)
+        return await asyncio.open_unix_connection(self.path)
 
     async def ask(self, request: bytes) -> bytes:
         """Send it, say that nothing more comes, and take what is answered until the server hangs up."""
@@ -530,7 +531,7 @@ def test_a_name_cannot_lead_out_of_the_directory(directory: pathlib.Path, name: 
         Client.open(name, directory)
 
 
-@pytest.mark.parametrize("how", ["unlink", "rename", "replace"])
+@pytest.mark.parametrize("how", ["unlink", "rename", "replace", "rename over"])
 def test_removing_the_socket_is_noticed(play: Callable[[Scenario], None], how: str) -> None:
     async def scenario(session: Session) -> None:
         waiting = asyncio.ensure_future(session.server.wait_until_removed())
@@ -538,14 +539,18 @@ def test_removing_the_socket_is_noticed(play: Callable[[Scenario], None], how: s
         (session.directory / "other.sock").unlink()
         await session.ask(b"get=1\n\n")
         assert not waiting.done(), "others may come and go"
-        path = session.server.path
+        path = session.path
         if how == "rename":
             path = path.rename(session.directory / "elsewhere")
-        path.unlink()
+        if how == "rename over":
+            (session.directory.parent / "another").touch()
+            (session.directory.parent / "another").rename(path)
+        else:
+            path.unlink()
         if how == "replace":
             path.touch()
         await waiting
-        if how == "replace":
+        if how in ("replace", "rename over"):
             await session.server.close()
             assert path.exists(), "what is not ours stays"
             path.unlink()
