@@ -18,7 +18,9 @@ class OptionalBuildExt(build_ext):
         except Exception as error:
             self.extensions = []
             reason = str(error).strip().partition("\n")[0][:200]
-            print(f"pywg: without the compiled data path, the portable one is used: {reason}", file=sys.stderr)
+            print(
+                f"pywg: the portable data path is used, without the compiled one: {reason}", file=sys.stderr
+            )
 
 
 def extensions() -> list[Extension]:

@@ -1,8 +1,8 @@
 """One data path between descriptors that need no privileges, driven packet by packet.
 
 The tunnel device is a pair of sockets that keep message boundaries, the network real UDP on the loopback
-interface. `Rig` feeds one data path and says what came out, in a form in which two data paths can be compared:
-super-packets are split again, ports are replaced by names.
+interface. `Rig` feeds one data path and says what came out, in a form in which two data paths can be
+compared: super-packets are split again, ports are replaced by names.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _TO_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 class SocketTun:
     """A tunnel device whose other end is in our hand."""
 
-    def __init__(self, offload: TunOffload, mtu: int) -> None:
+    def __init__(self, offload: TunOffload, mtu: int, room: int = 4 << 20) -> None:
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._near, self._far):
             end.setblocking(False)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         self.offload = offload
         self.mtu = mtu
         self.name = "pair0"
@@ -298,9 +298,14 @@ def open_message(index: int, datagram: bytes) -> tuple[int, bytes] | None:
 # --- Random events, the same for every rig that they are applied to. --------------------------------------
 
 Event = Callable[[Rig], None]
-NETS = {1: ["10.1.0.0/16", "10.9.0.1/32", "fd01::/64"], 2: ["10.2.0.0/16", "10.1.7.0/24", "fd02::/64", "fd01::7/128"]}
-ADDRESSES = ["10.1.0.1", "10.1.7.7", "10.2.0.1", "10.9.0.1", "10.9.0.2", "192.168.0.1", "fd01::1", "fd01::7",
-             "fd02::1", "fd03::1"]  # fmt: skip
+NETS = {
+    1: ["10.1.0.0/16", "10.9.0.1/32", "fd01::/64"],
+    2: ["10.2.0.0/16", "10.1.7.0/24", "fd02::/64", "fd01::7/128"],
+}
+ADDRESSES = [
+    *("10.1.0.1", "10.1.7.7", "10.2.0.1", "10.9.0.1", "10.9.0.2", "192.168.0.1"),
+    *("fd01::1", "fd01::7", "fd02::1", "fd03::1"),
+]
 OURS = {4: "10.50.0.1", 6: "fd50::1"}
 
 
@@ -393,14 +398,22 @@ class Events:
         if kind == 2:
             return struct.pack("<I", 3) + self._bytes(60)
         index = r.choice([11, 11, 12, 21, 21, 99])
-        address = r.choice(ADDRESSES[:4] + ADDRESSES[6:9]) if r.randrange(3) else {1: "10.1.0.1"}.get(index // 10, "10.2.0.1")
-        inner = self._packet(address, OURS[6 if ":" in address else 4], self._size()) if r.randrange(6) else b""
+        address = (
+            r.choice(ADDRESSES[:4] + ADDRESSES[6:9])
+            if r.randrange(3)
+            else {1: "10.1.0.1"}.get(index // 10, "10.2.0.1")
+        )
+        inner = (
+            self._packet(address, OURS[6 if ":" in address else 4], self._size()) if r.randrange(6) else b""
+        )
         if r.randrange(6) == 0 and inner:
             inner = self._spoilt(inner)
         self.counters[index] += 1
         counter = self.counters[index]
         if r.randrange(6) == 0:
-            counter = r.choice([0, max(counter - 1, 0), counter + 9000, counter + 63, 2**64 - 2**13 - 1, 2**64 - 1])
+            counter = r.choice(
+                [0, max(counter - 1, 0), counter + 9000, counter + 63, 2**64 - 2**13 - 1, 2**64 - 1]
+            )
             if counter < 2**60:
                 self.counters[index] = max(self.counters[index], counter)
         message = data_message(index, counter, inner, padding=r.choice([-1, -1, 0, 5]))
@@ -431,10 +444,9 @@ class Events:
                 acknowledgement=8 if i == odd and r.randrange(2) else 7,
             )
             if i == odd and r.randrange(2):
-                inner = bytearray(inner)
-                inner[-1] ^= 1
+                inner = inner[:-1] + bytes([inner[-1] ^ 1])
             self.counters[11] += 1
-            messages.append(data_message(11, self.counters[11], bytes(inner)))
+            messages.append(data_message(11, self.counters[11], inner))
         return messages
 
     def next(self, offload: TunOffload, mac1: Callable[[bytes], bytes]) -> Event:
@@ -473,7 +485,7 @@ class Events:
         if kind == 3:
             return lambda rig: rig.path.activate(index)
         if kind < 6:
-            networks = [ipaddress.ip_network(n) for n in r.sample(sum(NETS.values(), []), 2)]
+            networks = [ipaddress.ip_network(n) for n in r.sample([*NETS[1], *NETS[2]], 2)]
             if kind == 4:
                 return lambda rig: rig.path.remove_routes(peer, networks)
             return lambda rig: rig.path.add_routes(peer, networks)

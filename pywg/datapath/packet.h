@@ -45,17 +45,22 @@ static inline void store16native(uint8_t *p, uint16_t v) { memcpy(p, &v, 2); }
 /* --- The Internet checksum (RFC 1071). Sums are of 16-bit words in the machine's own order, which comes to
  * the same as long as results are stored in that order too. ------------------------------------------------ */
 
+typedef uint64_t sum_lanes __attribute__((vector_size(32))); /* for whatever vectors the processor has */
+
 static inline __attribute__((always_inline)) uint64_t sum_body(const uint8_t *p, size_t n) {
-    uint64_t lanes[4] = {0, 0, 0, 0}, sum = 0;
+    sum_lanes low = {0}, high = {0}, lanes;
+    uint64_t sum = 0;
     uint32_t word;
     uint16_t half;
-    while (n >= 32) { /* the compiler turns this into vector code */
-        uint32_t w[8];
-        memcpy(w, p, 32);
-        for (int i = 0; i < 4; i++)
-            lanes[i] += (uint64_t)w[i] + w[i + 4];
-        p += 32;
-        n -= 32;
+    while (n >= 64) {
+        memcpy(&lanes, p, 32);
+        low += lanes & 0xffffffff;
+        high += lanes >> 32;
+        memcpy(&lanes, p + 32, 32);
+        low += lanes & 0xffffffff;
+        high += lanes >> 32;
+        p += 64;
+        n -= 64;
     }
     while (n >= 4) {
         memcpy(&word, p, 4);
@@ -74,7 +79,8 @@ static inline __attribute__((always_inline)) uint64_t sum_body(const uint8_t *p,
         memcpy(&half, last, 2);
         sum += half;
     }
-    return sum + lanes[0] + lanes[1] + lanes[2] + lanes[3];
+    low += high;
+    return sum + low[0] + low[1] + low[2] + low[3];
 }
 
 #if defined(__x86_64__)

@@ -1,7 +1,7 @@
 """Feeds the compiled data path random frames, datagrams and commands until the time is up.
 
-Run by `run_asan.py` under AddressSanitizer. First step by step, then with the data path's own threads while commands
-go on. Says the seed of what it does, so that a failure can be played again: `--seed N --rounds 1`.
+Run by `run_asan.py` under AddressSanitizer: step by step, and each third time with the data path's own
+threads while commands go on. Says each seed, so that a failure can be played again: `--seed N --rounds 1`.
 """
 
 from __future__ import annotations

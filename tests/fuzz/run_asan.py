@@ -1,7 +1,7 @@
 """Builds the compiled data path with AddressSanitizer and UndefinedBehaviorSanitizer, and fuzzes that build.
 
-Needs gcc with libasan. The tree is copied to a temporary folder, so the build in the tree stays as it is. Arguments
-are those of `fuzz_compiled.py`; ends with status 1 when something was found.
+Needs gcc with libasan. The tree is copied to a temporary folder, so the build in the tree stays as it is.
+Arguments are those of `fuzz_compiled.py`; ends with status 1 when something was found.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pywg-asan-") as folder:
         tree = pathlib.Path(folder)
         build(tree)
-        asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+        ask = ["gcc", "-print-file-name=libasan.so"]
+        asan = subprocess.run(ask, check=True, capture_output=True, text=True)
         environment = dict(
             os.environ,
             LD_PRELOAD=asan.stdout.strip(),

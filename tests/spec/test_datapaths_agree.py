@@ -1,4 +1,4 @@
-"""The compiled data path does what the portable one does: same packets, reports and counters on the same input."""
+"""The compiled data path does what the portable one does: same packets and reports on the same input."""
 
 from __future__ import annotations
 

@@ -155,7 +155,8 @@ def test_nothing_leaves_at_or_after_the_expiry(rig: twins.Rig) -> None:
 
 def test_neighbours_of_a_flow_are_written_as_one_super_packet(rig: twins.Rig) -> None:
     inner = [
-        twins.packet(THEIRS, OURS, bytes(1000), protocol=6, sequence=1000 * i, identification=i) for i in range(30)
+        twins.packet(THEIRS, OURS, bytes(1000), protocol=6, sequence=1000 * i, identification=i)
+        for i in range(30)
     ]
     rig.arrive(0, [twins.data_message(11, i, one) for i, one in enumerate(inner)])
     while rig.path.step(1.0):
@@ -298,11 +299,13 @@ def test_threads_carry_packets_both_ways_and_report_the_first_activity(rig: twin
 
 def test_hand_ups_signal_at_once(rig: twins.Rig) -> None:
     rig.path.start()
-    for event in (
+    rig.path.retire(21)
+    events: list[Callable[[], None]] = [
         lambda: rig.tun.deliver(twins.PLAIN + twins.packet(OURS, "192.0.2.1")),
+        lambda: rig.tun.deliver(twins.PLAIN + twins.packet(OURS, "10.2.0.1")),
         lambda: rig.arrive(0, [handshake(148)]),
-        lambda: (rig.path.retire(21), rig.tun.deliver(twins.PLAIN + twins.packet(OURS, "10.2.0.1"))),
-    ):
+    ]
+    for event in events:
         rig.path.drain(1.0)
         assert not readable(rig)
         event()
