@@ -57,7 +57,11 @@ class DataPath(Protocol):
         """The key of MAC1 on messages to us (32 bytes); None: drop all handshake messages with a MAC1."""
 
     def install(self, session: Session) -> None:
-        """Receive under this session and, if it may send, make it the one its peer sends with."""
+        """Receive under this session and, if it may send, make it the one its peer sends with.
+
+        One that may not send yet becomes that with the first message that arrives under it, if the one in
+        use is older: the answer to that message must not go under keys that the peer may have lost.
+        """
 
     def activate(self, local_index: int) -> None:
         """Make an installed session the one its peer sends with. Unknown indices are ignored."""

@@ -47,6 +47,8 @@ cdef extern from "packet.h" nogil:
     void atomic_set(int *p, int v)
     int atomic_swap(int *p, int v)
     int atomic_add(int *p, int v)
+    void atomic_set_pointer(void **p, void *v)
+    void *atomic_take_pointer(void **p)
     double atomic_get_time(const double *p)
     void atomic_set_time(double *p, double v)
     void spin_lock(int *p)
@@ -249,7 +251,9 @@ cdef struct Session:
     uint32_t local_index
     uint32_t remote_index
     Peer *peer
+    double born
     double expires
+    bint may_send  # from the start; a responder's may when it was heard from
     uint64_t message_limit
     uint64_t rekey_limit
     Session *next_in_bucket
@@ -276,6 +280,7 @@ cdef struct Peer:
     Peer *previous
     Peer *next
     Session *current  # the one it sends with
+    Session *confirmed  # heard from for the first time: the incoming direction gives it, the outgoing takes it
     uint64_t references  # sessions, networks, and its endpoint
     # the incoming direction's to change, under the lock; the outgoing direction reads it under the lock
     int endpoint_lock
@@ -713,8 +718,11 @@ cdef void hand_up(Plane *p, const Peer *peer, const uint8_t *packet, size_t n) n
 
 cdef void to_peer(Plane *p, Peer *peer, uint8_t *packet, size_t n, double now) noexcept nogil:
     """Send a packet under the peer's session, or hand it up."""
-    cdef Session *s = peer.current
+    cdef Session *s = <Session *>atomic_take_pointer(<void **>&peer.confirmed)
     cdef Target t
+    if s != NULL and (peer.current == NULL or peer.current.born < s.born):
+        peer.current = s
+    s = peer.current
     if s == NULL or now >= s.expires:
         hand_up(p, peer, packet, n)
         return
@@ -941,6 +949,8 @@ cdef inline void note_arrived(Plane *p, Session *s, size_t size, double now) noe
     if not s.heard_from:
         s.heard_from = True
         s.arrived.first_use = True
+        if not s.may_send:
+            atomic_set_pointer(<void **>&s.peer.confirmed, s)
         signal(p)
     s.arrived.size += size
     s.arrived.packets += 1
@@ -1171,6 +1181,8 @@ cdef void session_remove(Plane *p, Session *s) noexcept nogil:
             p.retired_count += take_record(s, &retired[p.retired_count])
     if s.peer.current == s:
         s.peer.current = NULL
+    if s.peer.confirmed == s:
+        s.peer.confirmed = NULL
     s.peer.references -= 1
     aead_key_free(s.sealer)
     aead_key_free(s.opener)
@@ -1614,6 +1626,8 @@ cdef class CompiledDataPath:
         try:
             s.local_index = session.local_index
             s.remote_index = session.remote_index
+            s.born = session.born
+            s.may_send = session.may_send
             s.expires = session.expires
             s.message_limit = session.message_limit
             s.rekey_limit = session.rekey_limit

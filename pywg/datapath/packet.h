@@ -131,6 +131,12 @@ static inline void atomic_set(int *p, int v) { __atomic_store_n(p, v, __ATOMIC_R
 static inline int atomic_swap(int *p, int v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
 static inline int atomic_add(int *p, int v) { return __atomic_add_fetch(p, v, __ATOMIC_ACQ_REL); }
 
+static inline void atomic_set_pointer(void **p, void *v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+static inline void *atomic_take_pointer(void **p) {
+    if (!__atomic_load_n(p, __ATOMIC_RELAXED))
+        return NULL;
+    return __atomic_exchange_n(p, NULL, __ATOMIC_ACQ_REL);
+}
 static inline double atomic_get_time(const double *p) {
     double v;
     __atomic_load(p, &v, __ATOMIC_RELAXED);

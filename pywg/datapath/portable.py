@@ -406,6 +406,7 @@ class PortableDataPath:
         activity = self._activity(live)
         if not live.heard_from:
             live.heard_from = activity.first_use = True
+            self._confirmed(live)
         activity.received_packets += 1
         activity.received_bytes += size
         activity.any_received = now
@@ -429,6 +430,12 @@ class PortableDataPath:
             ip.set_ecn(packet, combined)
         del packet[length:]
         return packet
+
+    def _confirmed(self, live: _Live) -> None:
+        """A responder's session was heard from: answers go under it, unless we have a younger one."""
+        current = self._current.get(live.session.peer)
+        if not live.session.may_send and (current is None or current.session.born < live.session.born):
+            self._current[live.session.peer] = live
 
     def _follow(self, peer: PeerId, known: Endpoint | None, seen: Endpoint) -> None:
         if known != seen or known.local != seen.local:
