@@ -310,7 +310,7 @@ OURS = {4: "10.50.0.1", 6: "fd50::1"}
 
 
 class Events:
-    """A source of random events. All of its choices come from `choice`: a `random.Random`, or hypothesis's."""
+    """A source of random events. Its choices come from `choice`: a `random.Random`, or hypothesis's."""
 
     def __init__(self, choice: random.Random) -> None:
         self.random = choice

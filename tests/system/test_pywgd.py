@@ -589,8 +589,7 @@ def test_an_interface_moved_to_another_namespace_keeps_working(lab: Lab) -> None
     eventually("its port is closed", lambda: udp_ports(home) == [], timeout=2)
     away.run("ip", "link", "set", WG, "up")
     eventually("its port is open", lambda: udp_ports(home) == ["51820"], timeout=2)
-    # The first answer may still be sealed for the session that went down with the interface.
-    assert re.search("[23] received", away.run("ping", "-c3", "-i0.2", "-W5", "-s1400", theirs.inner[0]))
+    assert "3 received" in away.run("ping", "-c3", "-i0.2", "-W5", "-s1400", theirs.inner[0])
     assert "listening port: 51820" in home.run("wg", "show", WG), "the socket stays where it was born"
 
     away.run("ip", "link", "del", WG)
