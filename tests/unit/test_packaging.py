@@ -23,7 +23,7 @@ SOURCES = {"compiled.pyx", "compiled_offload.pxd", "compiled_replay.pxd", "compi
     "packet.h",
     "udp.h",
 }
-NOT_BUILT = "pywg: without the compiled data path, the portable one is used: "
+NOT_BUILT = "pywg: the portable data path is used, without the compiled one: "
 
 
 @dataclasses.dataclass(frozen=True)
