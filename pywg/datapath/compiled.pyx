@@ -107,7 +107,6 @@ cdef extern from "udp.h" nogil:
         size_t length
         size_t segment
         int tos
-        int truncated
         udp_address source "from"
         udp_local local
     void udp_fill(udp_out *out, int i, uint8_t *data, size_t length, size_t segment, const udp_address *to,

@@ -75,7 +75,6 @@ struct udp_received {
     size_t length;
     size_t segment;
     int tos;
-    int truncated;
     struct udp_address from;
     struct udp_local local;
 };
@@ -192,7 +191,6 @@ static int udp_parse(struct udp_in *in, int i, struct udp_received *r) {
     r->data = in->parts[i].iov_base;
     r->length = in->messages[i].msg_len;
     r->segment = r->length;
-    r->truncated = (m->msg_flags & MSG_TRUNC) != 0;
     if (in->names[i].name.any.sa_family == AF_INET && m->msg_namelen >= sizeof(struct sockaddr_in)) {
         r->from.family = AF_INET;
         r->from.port = in->names[i].name.v4.sin_port;
