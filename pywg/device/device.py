@@ -443,6 +443,11 @@ class Device:
             if not self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
                 self._timers.arm(peer.id, Timer.RETRANSMIT_HANDSHAKE, last + REKEY_TIMEOUT + self._jitter())
             return
+        if peer.silent_since is None:
+            peer.silent_since = now
+        elif now - peer.silent_since >= REKEY_ATTEMPT_TIME:
+            # Whoever keeps sending keeps us trying, and is told meanwhile that nobody answers.
+            self._drop_staged(peer, now)
         if self._private_key is not None:
             peer.last_sent_initiation = now
         elif self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
@@ -594,6 +599,7 @@ class Device:
             self._initiate(peer, now)
 
     def _any_authenticated_packet_received(self, peer: Peer) -> None:
+        peer.silent_since = None
         self._timers.cancel(peer.id, Timer.NEW_HANDSHAKE)
 
     def _any_authenticated_packet_traversed(self, peer: Peer, when: float) -> None:
@@ -637,12 +643,15 @@ class Device:
         logger.debug("%r: no response to our initiations for %d s, giving up", peer, REKEY_ATTEMPT_TIME)
         self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
         self._forget_initiation(peer)
-        peer.attempts_since = None
-        self._unreachable(peer.staged or (), DropReason.HANDSHAKE_GAVE_UP, now)
-        peer.staged = None
+        peer.attempts_since = peer.silent_since = None
+        self._drop_staged(peer, now)
         self._effects.append(HandshakeGaveUp(peer.id))
         if not self._timers.is_armed(peer.id, Timer.ZERO_KEY_MATERIAL):
             self._timers.arm(peer.id, Timer.ZERO_KEY_MATERIAL, now + ZERO_KEYS_AFTER_TIME)
+
+    def _drop_staged(self, peer: Peer, now: float) -> None:
+        self._unreachable(peer.staged or (), DropReason.HANDSHAKE_GAVE_UP, now)
+        peer.staged = None
 
     # --- Endings. ------------------------------------------------------------------------------------------
 

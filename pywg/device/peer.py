@@ -37,6 +37,7 @@ class Peer:
         "public_key",
         "rekeyed_at_last_minute",
         "rx_bytes",
+        "silent_since",
         "staged",
         "tx_bytes",
     )
@@ -57,7 +58,8 @@ class Peer:
         self.handshake: SentInitiation | None = None
         self.handshake_index: int | None = None
         self.last_sent_initiation: float | None = None
-        self.attempts_since: float | None = None
+        self.attempts_since: float | None = None  # the last packet that wanted a handshake
+        self.silent_since: float | None = None  # the first initiation since the peer was heard from
         self.rekeyed_at_last_minute = False
 
         # Their initiations.

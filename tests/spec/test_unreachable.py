@@ -83,6 +83,27 @@ def test_packets_of_a_handshake_that_gave_up_are_answered_with_unreachable(
     assert alice.drops == {DropReason.HANDSHAKE_GAVE_UP: 1}
 
 
+def test_whoever_keeps_sending_is_told_after_90_seconds_and_gets_through_once_the_peer_answers() -> None:
+    world = World()
+    alice, bob = world.pair()
+    world.cut()
+    for second in range(90):
+        alice.send(bob)
+        world.run(1)
+        assert alice.received() == [], f"after {second} s"
+    errors = 0
+    for _ in range(10):
+        alice.send(bob)
+        world.run(1)
+        errors += len(alice.received())
+    assert errors >= 5
+    world.heal()
+    world.run(6)
+    alice.send(bob)
+    world.run(1)
+    assert bob.received()
+
+
 def no_route(alice: Host, bob: Host) -> tuple[str, float]:
     return "10.77.0.1", 0.0
 
