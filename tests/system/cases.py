@@ -234,7 +234,7 @@ def the_initiator_answers_a_cookie(lab: Lab, first: Program, second: Program) ->
         """A first initiation and its answer."""
         before = len(capture.messages())
         tunnel.left.configure(tunnel.right, endpoint=hostport(responder))
-        machine.start("ping", "-c1", "-w1", tunnel.right.inner[0])
+        machine.start("ping", "-c3", "-i0.3", "-w1", tunnel.right.inner[0])
         eventually("an initiation was answered", lambda: len(capture.messages()) >= before + 2)
         return capture.messages()[before:]
 
