@@ -89,14 +89,17 @@ class Engine:
         """Do all that is due: hear the data plane, handle handshakes, run timers, apply effects."""
         now = self._now()
         self._datapath.step(now)
+        self._hear_datapath(now)
+        self.device.work(HANDSHAKES_PER_TURN, now)
+        self.device.handle_timeout(now)
+        self._apply_effects(now)
+
+    def _hear_datapath(self, now: float) -> None:
         report = self._datapath.drain(now)
         self._drain_by = now + ACTIVE_DRAIN if report.activity else None
         self._more = report.more
         self._drops.update(report.drops)
         self.device.observed(report, now)
-        self.device.work(HANDSHAKES_PER_TURN, now)
-        self.device.handle_timeout(now)
-        self._apply_effects(now)
 
     def next_turn(self) -> float | None:
         """When `turn` is due although nothing arrives; None: not before something does."""
@@ -125,9 +128,7 @@ class Engine:
             logger.info("%s: down", self._tun.name)
             self._use_bind(None)
             self.device.down()
-            self.device.observed(
-                self._datapath.drain(self._now()), self._now()
-            )  # or it would start something
+            self._hear_datapath(self._now())  # or what was under way would start something when up again
             self.commit()
 
     def _use_bind(self, bind: Bind | None) -> None:
