@@ -73,11 +73,6 @@ def source_and_destination_untrusted(packet: Buffer) -> tuple[bytes, bytes]:
     return source, destination
 
 
-def length_untrusted(packet: Buffer) -> int:
-    """The packet's length without padding. Raises BadPacket (NOT_AN_IP_PACKET)."""
-    return header_untrusted(packet)[2]
-
-
 def ecn(packet: Buffer) -> int:
     """The ECN codepoint, 0 to 3, of a packet whose header was checked."""
     return packet[1] & 3 if packet[0] >> 4 == 4 else packet[1] >> 4 & 3
