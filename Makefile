@@ -44,11 +44,11 @@ test-unit: $(IN_VENV)-test ## modules, the protocol on a virtual clock, both dat
 
 test-system: $(IN_VENV)-test ## real tunnels between namespaces, with every peer that is installed
 	@tools/system-packages demo test
-	@tools/in-namespaces $(BIN)/python -m pytest tests/system
+	@tools/in-namespaces tools/test-twice $(BIN)/python -m pytest tests/system
 
 test-portable: $(IN_VENV)-test ## those of them that carry packets, once more on the portable data path
 	@tools/system-packages demo test
-	@PYWG_DATAPATH=portable tools/in-namespaces $(BIN)/python -m pytest $(PACKETS)
+	@PYWG_DATAPATH=portable tools/in-namespaces tools/test-twice $(BIN)/python -m pytest $(PACKETS)
 
 fuzz: $(IN_VENV)-test ## the compiled data path under AddressSanitizer, for FUZZ_SECONDS and the time of a build
 	$(BIN)/python tests/fuzz/run_asan.py --seconds $(FUZZ_SECONDS)
