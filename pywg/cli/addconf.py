@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from pywg.cli import conffile, control
+from pywg.cli import conffile
 from pywg.cli.wgusage import WG_WORDS, WORDS
+from pywg.host import control
 
 
 @click.command("addconf", context_settings=WG_WORDS)

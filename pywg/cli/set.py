@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from pywg.cli import control
 from pywg.cli.setargs import USAGE, read_words
 from pywg.cli.wgusage import WG_WORDS, WORDS, refuse_usage
+from pywg.host import control
 
 
 @click.command("set", context_settings=WG_WORDS)

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import click
 
-from pywg.cli import control, wgformat
+from pywg.cli import wgformat
 from pywg.cli.wgusage import WORDS, refuse_usage
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
+from pywg.host import control
 
 _USAGE = f"[--json] {{ <interface> | all | interfaces }} [{' | '.join(wgformat.FIELDS)}]"
 

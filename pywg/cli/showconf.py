@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from pywg.cli import control, wgformat
+from pywg.cli import wgformat
 from pywg.cli.wgusage import WG_WORDS, WORDS, refuse_usage
+from pywg.host import control
 
 
 @click.command("showconf", context_settings=WG_WORDS)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import errno
 
-from pywg.cli import kernel
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
+from pywg.host import kernel
 from pywg.uapi import client
 from pywg.uapi.error import UapiError
 from pywg.uapi.format import DeviceChange
