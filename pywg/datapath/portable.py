@@ -7,7 +7,6 @@ down: receive, dispatch, open, replay window, endpoint, source check, coalesce, 
 from __future__ import annotations
 
 import itertools
-import selectors
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from pywg.bind.base import Bind, Received
 from pywg.datapath import offload
 from pywg.datapath.allowedips import AllowedIps
 from pywg.datapath.base import BURST, HANDUP_LIMIT
+from pywg.datapath.readiness import READ, WRITE, Readiness, open_readiness
 from pywg.datapath.replay import ReplayWindow
 from pywg.device.session import Activity, Network, PeerId, Report, Session
 from pywg.errors import BadPacket, DropReason
@@ -93,48 +93,37 @@ class PortableDataPath:
         self._moved: dict[PeerId, Endpoint] = {}
         self._drops: Counter[DropReason] = Counter()
 
-        self._selector: selectors.BaseSelector | None = None
-        self._watched: dict[int, int] = {}
+        self._readiness: Readiness | None = None
 
     # --- Life. ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        # epoll or kqueue, whose descriptor a loop can watch in turn.
-        self._selector = selectors.DefaultSelector()
+        self._readiness = open_readiness()
         self._watch()
 
     def close(self) -> None:
         self._live.clear()
         self._current.clear()
         self._blocked.clear()
-        if self._selector is not None:
-            self._selector.close()
-            self._selector = None
-            self._watched = {}
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
 
     def fileno(self) -> int:
-        fileno = getattr(self._selector, "fileno", None)  # the selector of last resort, select, has none
-        return -1 if fileno is None else int(fileno())
+        return -1 if self._readiness is None else self._readiness.fileno()
 
     def _watch(self) -> None:
         """Wait for what can make progress: with a full socket, only for room in it, and for arrivals."""
-        if self._selector is None:
+        if self._readiness is None:
             return
         wanted = {}
         if not self._blocked:
-            wanted[self._tun.fileno()] = selectors.EVENT_READ
+            wanted[self._tun.fileno()] = READ
         if self._bind is not None:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._blocked else 0)
+            events = READ | (WRITE if self._blocked else 0)
             wanted.update(dict.fromkeys(self._bind.filenos(), events))
         wanted.pop(-1, None)
-        for fd in self._watched.keys() - wanted.keys():
-            self._selector.unregister(fd)
-        for fd, events in wanted.items():
-            if fd not in self._watched:
-                self._selector.register(fd, events)
-            elif self._watched[fd] != events:
-                self._selector.modify(fd, events)
-        self._watched = wanted
+        self._readiness.watch(wanted)
 
     # --- What the control plane tells. ---------------------------------------------------------------------
 
@@ -198,6 +187,8 @@ class PortableDataPath:
         incoming = self._incoming(now)
         if was_blocked or self._blocked:
             self._watch()
+        if self._readiness is not None:
+            self._readiness.taken()
         return outgoing or incoming or (was_blocked and flushed)
 
     def _outgoing(self, now: float) -> bool:

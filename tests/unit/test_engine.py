@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import os
 import pathlib
+import selectors
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -89,7 +90,12 @@ def play(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(story())  # type: ignore[arg-type]
 
 
-def test_packets_go_both_ways_between_two_running_engines() -> None:
+@pytest.mark.parametrize("selector", [selectors.DefaultSelector, selectors.SelectSelector])
+def test_packets_go_both_ways_between_two_running_engines(
+    selector: type[selectors.BaseSelector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", selector)  # select: all that there is on Windows
+
     async def story() -> None:
         alice, bob = Node("10.0.0.1"), Node("10.0.0.2")
         async with running(alice, bob):
