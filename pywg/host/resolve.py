@@ -61,10 +61,32 @@ def resolve_endpoint(
         say(f"{reason}: {quote(str(name))}. Trying again in {wait:.2f} seconds...")
         sleep(wait)
         wait = min(LONGEST_WAIT, wait * WAIT_FACTOR)
-    for family, _, _, _, address in found:
-        if family in (socket.AF_INET, socket.AF_INET6):
-            return Endpoint.from_sockaddr(address)
+    if endpoints := _endpoints(found):
+        return endpoints[0]
     raise PywgError(f"{quote(str(name))} has neither an IPv4 nor an IPv6 address")
+
+
+def addresses_of(name: EndpointName, *, lookup: Lookup = socket.getaddrinfo) -> list[Endpoint]:
+    """All addresses that the system has for a name, in its order, each once; asked for once.
+
+    Raises PywgError, whose sentence names the endpoint.
+    """
+    try:
+        found = lookup(name.host, name.port, socket.AF_UNSPEC, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+    except (OSError, UnicodeError) as error:
+        raise PywgError(f"{quote(str(name))} cannot be resolved: {error}") from None
+    return _endpoints(found)
+
+
+def _endpoints(found: list[Any]) -> list[Endpoint]:
+    """What getaddrinfo gave, without families that WireGuard does not speak."""
+    return list(
+        dict.fromkeys(
+            Endpoint.from_sockaddr(address)
+            for family, _, _, _, address in found
+            if family in (socket.AF_INET, socket.AF_INET6)
+        )
+    )
 
 
 def resolve_all(

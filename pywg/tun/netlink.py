@@ -16,7 +16,9 @@ from pywg.tun.base import TunState
 _SOL_NETLINK = 270
 _NETLINK_LISTEN_ALL_NSID = 8
 _RTMGRP_LINK = 1
+_RTMGRP_IPV4_IFADDR = 0x10
 _RTMGRP_IPV4_ROUTE = 0x40
+_RTMGRP_IPV6_IFADDR = 0x100
 _RTMGRP_IPV6_ROUTE = 0x400
 _NLMSG_ERROR = 2
 _NLM_F_REQUEST = 1
@@ -55,6 +57,15 @@ def open_route_events() -> socket.socket:
     Raises OSError where the system has no rtnetlink.
     """
     return _open_events(_RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
+
+
+def open_network_events() -> socket.socket:
+    """A non-blocking socket, readable when a link, an address or a route of our own namespace changed.
+
+    Raises OSError where the system has no rtnetlink.
+    """
+    addresses = _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR
+    return _open_events(_RTMGRP_LINK | addresses | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
 
 
 def _open_events(groups: int) -> socket.socket:
