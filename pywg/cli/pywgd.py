@@ -82,6 +82,9 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
     if command is None:
         sys.stderr.write(USAGE)
         return EXIT_USAGE
+    if not hasattr(os, "fork"):
+        sys.stderr.write(f"pywgd: {command.interface}: no daemon for Windows yet: pywg up stays and is one\n")
+        return EXIT_SETUP_FAILED
     ending = hold_signals()
     try:
         if not command.foreground:  # there it is told in time when the data path is opened
@@ -160,15 +163,15 @@ def hold_signals() -> set[signal.Signals]:
 def open_tun(interface: str, environment: Mapping[str, str]) -> Tun:
     """Make the tunnel device, or take over the descriptor in WG_TUN_FD. Raises PywgError."""
     from pywg.datapath import wanted_offload
-    from pywg.tun.linux import LinuxTun
+    from pywg.tun.system import create_tun, tun_from_fd
 
     inherited = _descriptor("WG_TUN_FD", environment)
     if inherited is not None:
-        tun = LinuxTun.from_fd(inherited, want=wanted_offload())
+        tun = tun_from_fd(inherited, wanted_offload())
         with contextlib.suppress(PywgError):  # whoever opened it for us may have more rights than we have
             tun.set_mtu(DEFAULT_MTU)
         return tun
-    tun = LinuxTun.create(interface, DEFAULT_MTU, wanted_offload())
+    tun = create_tun(interface, DEFAULT_MTU, wanted_offload())
     if name_file := environment.get("WG_TUN_NAME_FILE"):
         try:
             with open(name_file, "w", encoding="utf-8") as file:  # noqa: PTH123  pathlib costs start-up time
@@ -243,7 +246,10 @@ def detach(ours: set[int], keep_output: bool) -> None:
     for stream in (0,) if keep_output else (0, 1, 2):
         os.dup2(null, stream)
     first = 3
-    for descriptor in sorted({*ours, os.sysconf("SC_OPEN_MAX")}):
+    most = os.sysconf("SC_OPEN_MAX")
+    if sys.platform == "darwin":  # there it may be any number, and each is closed by a call
+        most = 1 + max(int(name) for name in os.listdir("/dev/fd"))  # noqa: PTH208
+    for descriptor in sorted({*ours, most}):
         os.closerange(first, descriptor)
         first = max(first, descriptor + 1)
 

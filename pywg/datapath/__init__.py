@@ -7,6 +7,7 @@ cipher library, else the portable one. PYWG_DATAPATH=portable or =compiled insis
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -37,7 +38,11 @@ def wanted_offload() -> TunOffload:
 
     Super-packets spare the compiled one most of its work; in Python their checksums cost more than they save.
     """
-    compiled = os.environ.get(VARIABLE) != "portable" and find_spec("pywg.datapath.compiled") is not None
+    compiled = (
+        sys.platform.startswith("linux")
+        and os.environ.get(VARIABLE) != "portable"
+        and find_spec("pywg.datapath.compiled") is not None
+    )
     return TunOffload(vnet_hdr=compiled, tso=compiled, uso=compiled)
 
 
@@ -67,6 +72,10 @@ def _reason_against_compiled() -> str | None:
         raise PywgError(f"{VARIABLE}={choice} is not 'auto', 'portable' or 'compiled'")
     if choice == "portable":
         return f"{VARIABLE}=portable"
+    if not sys.platform.startswith("linux"):  # nor does it know the frames of other systems' devices
+        if choice == "compiled":
+            raise PywgError(f"{VARIABLE}=compiled, but there is none for {sys.platform}")
+        return f"there is no compiled one for {sys.platform}"
     try:
         from pywg.datapath.compiled import available
     except ModuleNotFoundError:

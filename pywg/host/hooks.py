@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 from pywg.config.positions import ConfigError, Located, Mistake, printable, quote
@@ -35,8 +36,12 @@ def run_hooks(name: str, hooks: Sequence[Located[str]], interface: str, show: Ca
 def _run(command: str) -> int:
     bash = shutil.which("bash")
     shell = [bash, "-e", "-o", "pipefail", "-O", "extglob"] if bash else ["sh", "-e"]
+    # On Windows cmd.exe runs it, which splits the line by itself; a bash there may be another system's.
+    arguments = command if sys.platform == "win32" else [*shell, "-c", command]
     try:
-        process = subprocess.Popen([*shell, "-c", command], env={**os.environ, "LC_ALL": "C"})
+        process = subprocess.Popen(
+            arguments, shell=isinstance(arguments, str), env={**os.environ, "LC_ALL": "C"}
+        )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PywgError(f"no shell can be started for {quote(command)}: {reason}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 from pywg.errors import PywgError
@@ -27,12 +28,23 @@ def may_administer_network() -> bool:
         effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
         return bool(int(effective, 16) >> _CAP_NET_ADMIN & 1)
     except (OSError, StopIteration, IndexError, ValueError):
-        return os.geteuid() == 0
+        return _is_administrator()
+
+
+def _is_administrator() -> bool:
+    """Whether we are root, or on Windows an administrator with all rights."""
+    if not hasattr(os, "geteuid"):
+        import ctypes  # noqa: PLC0415  Windows alone needs it
+
+        return bool(ctypes.windll.shell32.IsUserAnAdmin())  # type: ignore[attr-defined]
+    return os.geteuid() == 0
 
 
 def require_network_rights(command: str) -> None:
     """Raise PywgError unless interfaces may be changed; `command` is what the person typed."""
     if not may_administer_network():
+        if sys.platform == "win32":
+            raise PywgError(f"changing interfaces needs a console that was started as administrator: {command}")
         raise PywgError(
             f"changing interfaces needs the capability CAP_NET_ADMIN; run it as root: sudo {command}"
         )

@@ -19,7 +19,11 @@ RETRIES = 15
 FIRST_WAIT, WAIT_FACTOR, LONGEST_WAIT = 1.0, 1.2, 20.0
 """Seconds between two tries: the first wait, how it grows, and where it stops growing."""
 
-_PERMANENT = {socket.EAI_NONAME, socket.EAI_FAIL, socket.EAI_NODATA, socket.EAI_SERVICE}
+# Windows has no EAI_NODATA.
+_PERMANENT = {
+    getattr(socket, name, socket.EAI_NONAME)
+    for name in ("EAI_NONAME", "EAI_FAIL", "EAI_NODATA", "EAI_SERVICE")
+}
 
 Lookup = Callable[..., list[Any]]
 

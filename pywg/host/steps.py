@@ -15,7 +15,9 @@ from pywg.errors import PywgError
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)
 
 
 class Interrupted(PywgError):  # noqa: N818  named as the event it stands for

@@ -119,6 +119,8 @@ class Client:
 
 
 def _connect(path: pathlib.Path) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, "this system has no unix sockets")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Blocking, since otherwise a daemon that many connect to at once is not waited for.

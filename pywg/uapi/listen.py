@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pathlib
 import socket
@@ -22,6 +21,8 @@ def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket
     Raises DaemonRunsError when another daemon listens there, and another PywgError when the directory or the
     socket cannot be made.
     """
+    import fcntl  # noqa: PLC0415  not on Windows, where this module can be read as well
+
     path = socket_path(interface, directory)
     try:
         directory.mkdir(0o700, parents=True, exist_ok=True)

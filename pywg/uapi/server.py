@@ -23,7 +23,9 @@ from pywg.uapi.error import UapiError
 from pywg.uapi.format import (
     MAX_LINE,
     UNKNOWN_ERROR,
+    DeviceChange,
     format_get,
+    format_set,
     parse_endpoint,
     parse_key,
     parse_network,
@@ -96,6 +98,17 @@ class Configurable(Protocol[Handle]):
 
     def commit(self) -> None:
         """Let what was changed take effect; called after each request, and within long ones."""
+
+
+def apply_change(engine: Configurable[Handle], change: DeviceChange) -> None:
+    """Apply what a client would send, within one program. Raises UapiError; what came before stays applied."""
+    request = _SetRequest(engine)
+    try:
+        for line in format_set(change):
+            request.apply(line)
+    finally:
+        request.finish_peer()
+        engine.commit()
 
 
 class UapiServer(Generic[Handle]):
