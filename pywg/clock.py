@@ -35,6 +35,8 @@ class Alarm:
         self._loop = loop
         self._callback = callback
         self.deadline: float | None = None
+        self.rang: float | None = None
+        """The deadline that the callback is called for."""
         self._handle: asyncio.TimerHandle | None = None
         self._fd = _timerfd_create() if sys.platform == "linux" else -1
         if self._fd >= 0:
@@ -69,7 +71,7 @@ class Alarm:
             os.read(self._fd, 8)
         except BlockingIOError:
             return
-        self.deadline = None
+        self.rang, self.deadline = self.deadline, None
         self._callback()
 
     def _on_timer(self) -> None:
@@ -77,6 +79,7 @@ class Alarm:
         if deadline is not None and now() < deadline:
             self.set(deadline)
         else:
+            self.rang = deadline
             self._callback()
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable
 
 from pywg import clock
 from pywg.bind.base import Bind
-from pywg.datapath.base import DataPath
+from pywg.datapath.base import Bursts, DataPath
 from pywg.device.device import Device
+from pywg.device.events import Event, EventKind
 from pywg.device.peer import Peer
 from pywg.device.session import (
     ActivateSession,
@@ -33,6 +35,7 @@ from pywg.device.session import (
     WriteTun,
 )
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
+from pywg.device.statistics import PeerStatistics
 from pywg.errors import DropReason, PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.tun.base import Tun, TunGoneError
@@ -50,6 +53,27 @@ ROUTES_SETTLE = 0.05
 
 OpenBind = Callable[[int, int], Bind]
 """Opens the UDP sockets on a port (0: any) with a mark (0: none)."""
+
+
+@dataclasses.dataclass(slots=True)
+class Statistics:
+    """What an engine has counted, and how it stands.
+
+    now: seconds of the engine's clock. queued: handshake messages that wait. lag: the most seconds that a
+    due turn had to wait since the last time somebody asked. outgoing, incoming: bursts of the data path.
+    """
+
+    now: float
+    peers: list[PeerStatistics]
+    drops: Counter[DropReason]
+    queued: int
+    under_load: bool
+    lag: float
+    outgoing: Bursts
+    incoming: Bursts
+    listen_port: int
+    mtu: int
+    is_up: bool
 
 
 class Engine:
@@ -82,6 +106,8 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: clock.Alarm | None = None
         self._ended: asyncio.Future[None] | None = None
+        self._watchers: list[Callable[[Event], None]] = []
+        self._lag = 0.0  # the longest that a due turn had to wait since somebody asked
 
     # --- What happens. -------------------------------------------------------------------------------------
 
@@ -122,10 +148,12 @@ class Engine:
         if state.up and self._bind is None:
             self._use_bind(self._open_bind(self._port, self._mark))
             logger.info("%s: up, listening on UDP port %d", self._tun.name, self._port)
+            self._tell(Event(EventKind.DEVICE_UP, f"up, listening on UDP port {self._port}"))
             self.device.up(self._now())
             self.commit()
         elif not state.up and self._bind is not None:
             logger.info("%s: down", self._tun.name)
+            self._tell(Event(EventKind.DEVICE_DOWN, "down"))
             self._use_bind(None)
             self.device.down()
             self._hear_datapath(self._now())  # or what was under way would start something when up again
@@ -299,6 +327,46 @@ class Engine:
             ],
         )
 
+    # --- What can be watched. ------------------------------------------------------------------------------
+
+    def watch(self, watcher: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `watcher` with each event from now on; returns what ends that."""
+        self._watchers.append(watcher)
+        self.device.watcher = self._tell
+
+        def end() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+            if not self._watchers:
+                self.device.watcher = None
+
+        return end
+
+    def _tell(self, event: Event) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(event)
+
+    def statistics(self) -> Statistics:
+        """What was counted so far, and how things stand. The lag begins anew with each call."""
+        with contextlib.suppress(TunGoneError):
+            self.turn()
+        now = self._now()
+        lag, self._lag = self._lag, 0.0
+        outgoing, incoming = self._datapath.bursts()
+        return Statistics(
+            now=now,
+            peers=[PeerStatistics.of(peer, now) for peer in self.device.peers()],
+            drops=self.drops,
+            queued=self.device.queue_length,
+            under_load=self.device.under_load(now),
+            lag=lag,
+            outgoing=outgoing,
+            incoming=incoming,
+            listen_port=self._port if self._bind is not None else 0,
+            mtu=self._mtu,
+            is_up=self._bind is not None,
+        )
+
     # --- The asyncio shell. --------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -308,7 +376,7 @@ class Engine:
         """
         self._loop = loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
-        self._alarm = clock.Alarm(loop, lambda: self._guard(self.turn))
+        self._alarm = clock.Alarm(loop, lambda: self._guard(self._turn_that_was_due))
         changes = self._tun.changes_fileno()
         self._datapath.start()
         loop.add_reader(self._datapath.fileno(), self._guard, self.turn)
@@ -338,6 +406,12 @@ class Engine:
             self._set_alarm()
         except Exception as error:
             self._ended.set_exception(error)
+
+    def _turn_that_was_due(self) -> None:
+        assert self._alarm is not None
+        if self._alarm.rang is not None:
+            self._lag = max(self._lag, self._now() - self._alarm.rang)
+        self.turn()
 
     def _set_alarm(self) -> None:
         """See to it that a turn comes in time; one that comes too early does no harm."""

@@ -14,6 +14,7 @@ from pywg.bind.udp import UdpBind
 from pywg.datapath import describe, open_datapath
 from pywg.device.device import Device
 from pywg.engine import Engine
+from pywg.observe.services import services
 from pywg.tun.base import Tun
 from pywg.uapi.path import SocketFile
 from pywg.uapi.server import UapiServer
@@ -35,7 +36,7 @@ async def run(
         loop.add_signal_handler(number, told_to_end.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     engine = Engine(Device(os.urandom, time.time_ns), open_datapath(tun), tun, UdpBind.open)
-    server = UapiServer(engine, listener, file)
+    server = UapiServer(engine, listener, file, services(engine))
     await server.start()
     logger.info("started, %s", describe())
     waiting = [

@@ -266,10 +266,10 @@ def serve(
         import logging
 
         from pywg.cli import daemon
+        from pywg.observe.services import LEVELS
 
-        level = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
         logging.basicConfig(
-            level=level.get(environment.get("LOG_LEVEL", ""), logging.ERROR),
+            level=LEVELS.get(environment.get("LOG_LEVEL", ""), logging.ERROR),
             format=f"%(levelname)s: ({interface}) %(asctime)s %(message)s",
             datefmt="%Y/%m/%d %H:%M:%S",
         )

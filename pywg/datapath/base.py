@@ -17,6 +17,7 @@ what it cannot carry. The rules that both keep:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -29,6 +30,37 @@ HANDUP_LIMIT = 1024
 
 BURST = 64
 """Frames taken from the tunnel device, and reads taken from the sockets, in one step."""
+
+
+BURST_BUCKETS = 16
+"""Buckets of the histograms in `Bursts`."""
+
+
+@dataclasses.dataclass(slots=True)
+class Bursts:
+    """The bursts of one direction since the start, one with nothing in it not counted.
+
+    by_packets, by_microseconds: histograms of BURST_BUCKETS buckets; bucket i counts the bursts whose number
+    of packets, or of microseconds, is below 2**i and in no bucket before; the last has all larger ones.
+    """
+
+    count: int = 0
+    packets: int = 0
+    seconds: float = 0.0
+    by_packets: list[int] = dataclasses.field(default_factory=lambda: [0] * BURST_BUCKETS)
+    by_microseconds: list[int] = dataclasses.field(default_factory=lambda: [0] * BURST_BUCKETS)
+
+    def add(self, packets: int, seconds: float) -> None:
+        """Count one burst."""
+        self.count += 1
+        self.packets += packets
+        self.seconds += seconds
+        self.by_packets[_bucket(packets)] += 1
+        self.by_microseconds[_bucket(int(seconds * 1e6))] += 1
+
+
+def _bucket(value: int) -> int:
+    return min(value.bit_length(), BURST_BUCKETS - 1)
 
 
 class DataPath(Protocol):
@@ -89,6 +121,9 @@ class DataPath(Protocol):
 
     def drain(self, now: float) -> Report:
         """What happened since the last drain."""
+
+    def bursts(self) -> tuple[Bursts, Bursts]:
+        """The bursts so far: from the tunnel device to the sockets, and from these to it."""
 
     def step(self, now: float) -> bool:
         """Move one burst each way in the caller's thread; True when something was moved.

@@ -19,7 +19,7 @@ That is left out as long as there are no processors to show what it gains.
 import socket
 import threading
 
-from pywg.datapath.base import BURST as _BURST, HANDUP_LIMIT as _HANDUP_LIMIT
+from pywg.datapath.base import BURST as _BURST, HANDUP_LIMIT as _HANDUP_LIMIT, Bursts
 from pywg.device.session import Activity, Report
 from pywg.errors import DropReason, PywgError
 from pywg.tun.base import TunGoneError
@@ -1835,6 +1835,9 @@ cdef class CompiledDataPath:
         if atomic_get(&self._plane.gone):
             raise TunGoneError(f"the tunnel device {self._tun.name} was removed")
         return 0
+
+    def bursts(self):
+        return Bursts(), Bursts()
 
     def step(self, double now):
         cdef Plane *p = self._plane

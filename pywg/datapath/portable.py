@@ -7,6 +7,7 @@ down: receive, dispatch, open, replay window, endpoint, source check, coalesce, 
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from pywg.bind.base import Bind, Received
 from pywg.datapath import offload
 from pywg.datapath.allowedips import AllowedIps
-from pywg.datapath.base import BURST, HANDUP_LIMIT
+from pywg.datapath.base import BURST, HANDUP_LIMIT, Bursts
 from pywg.datapath.readiness import READ, WRITE, Readiness, open_readiness
 from pywg.datapath.replay import ReplayWindow
 from pywg.device.session import Activity, Network, PeerId, Report, Session
@@ -94,6 +95,8 @@ class PortableDataPath:
         self._drops: Counter[DropReason] = Counter()
 
         self._readiness: Readiness | None = None
+        self._bursts_out, self._bursts_in = Bursts(), Bursts()
+        self._seen = 0  # packets from the tunnel device
 
     # --- Life. ---------------------------------------------------------------------------------------------
 
@@ -195,6 +198,7 @@ class PortableDataPath:
         by_peer: dict[PeerId, list[bytes]] = {}
         room = BURST_BYTES
         moved = False
+        packets_before, begun = self._seen, time.perf_counter()
         for _ in range(BURST):
             frame = self._tun.read()
             if frame is None:
@@ -202,6 +206,7 @@ class PortableDataPath:
             moved = True
             room -= len(frame)
             for packet in self._packets_of(frame):
+                self._seen += 1
                 peer = self._route(packet)
                 if peer is not None:
                     by_peer.setdefault(peer, []).append(packet)
@@ -209,6 +214,8 @@ class PortableDataPath:
                 break
         for peer, packets in by_peer.items():
             self._seal_and_send(peer, packets, now)
+        if moved:
+            self._bursts_out.add(self._seen - packets_before, time.perf_counter() - begun)
         return moved
 
     def _packets_of(self, frame: bytes) -> Iterable[bytes]:
@@ -331,19 +338,26 @@ class PortableDataPath:
         opened: list[memoryview | bytearray] = []
         moved = False
         room = BURST_BYTES
+        datagrams, begun = 0, time.perf_counter()
         for _ in range(BURST):
             received = self._bind.receive()
             if received is None:
                 break
             moved = True
             self._dispatch_untrusted(received, opened, now)
+            datagrams += -(-len(received.data) // received.segment_size)
             room -= len(received.data)
             if room <= 0:
                 break
         if opened:
             for frame in self._coalescer.frames(opened):
                 self._write_tun(frame)
+        if moved:
+            self._bursts_in.add(datagrams, time.perf_counter() - begun)
         return moved
+
+    def bursts(self) -> tuple[Bursts, Bursts]:
+        return self._bursts_out, self._bursts_in
 
     def _dispatch_untrusted(
         self, received: Received, opened: list[memoryview | bytearray], now: float

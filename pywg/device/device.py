@@ -13,6 +13,7 @@ import dataclasses
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
 
 from pywg.device.constants import (
     HANDSHAKE_QUEUE,
@@ -31,6 +32,7 @@ from pywg.device.constants import (
     UNDER_LOAD_QUEUE,
     ZERO_KEYS_AFTER_TIME,
 )
+from pywg.device.events import Event, EventKind
 from pywg.device.indextable import IndexTable
 from pywg.device.keypair import Keypair
 from pywg.device.peer import Peer
@@ -100,12 +102,23 @@ class Device:
         self._timers = TimerQueue()
 
         self._queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._stranger: tuple[PublicKey, Endpoint] | None = None  # the last one, until it was told
         self._last_under_load: float | None = None
         self._handshake_limiter = RateLimiter()
         self._unreachable_limiter = RateLimiter()
         self._effects: list[Effect] = []
         self.drops: Counter[DropReason] = Counter()
         """How many datagrams and packets the control plane dropped, by reason."""
+        self.watcher: Callable[[Event], None] | None = None
+        """Called with each event as it happens; None: nobody watches."""
+
+    def _tell(
+        self, kind: EventKind, peer: Peer, text: str, *, endpoint: Endpoint | None = None, detail: str = ""
+    ) -> None:
+        """Log what happened with a peer, and tell whoever watches."""
+        logger.debug("%r: %s", peer, text)
+        if self.watcher is not None:
+            self.watcher(Event(kind, text, peer.public_key, endpoint or peer.endpoint, detail))
 
     # --- What the user configures. -------------------------------------------------------------------------
 
@@ -161,6 +174,7 @@ class Device:
         self._next_peer_id += 1
         self._peers[peer.id] = peer
         self._by_public_key[public_key] = peer
+        self._tell(EventKind.PEER_ADDED, peer, "added")
         return peer
 
     def remove_peer(self, peer: Peer) -> None:
@@ -171,6 +185,7 @@ class Device:
         self._effects.append(SetEndpoint(peer.id, None))
         del self._peers[peer.id]
         del self._by_public_key[peer.public_key]
+        self._tell(EventKind.PEER_REMOVED, peer, "removed")
 
     def set_preshared_key(self, peer: Peer, key: PresharedKey) -> None:
         """Used from the next handshake on."""
@@ -266,11 +281,30 @@ class Device:
             self.drops += dropped
             counts = ", ".join(f"{reason.value} {count}" for reason, count in dropped.items())
             logger.debug("dropped handshake messages: %s; the last from %s", counts, source)
+        if self._stranger is not None:
+            key, seen_at = self._stranger
+            self._stranger = None
+            if self.watcher is not None:
+                text = "begins a handshake with us, but is no peer"
+                self.watcher(Event(EventKind.STRANGER, text, key, seen_at))
 
     def _is_under_load(self, now: float) -> bool:
+        was = self.under_load(now)
         if len(self._queue) >= UNDER_LOAD_QUEUE:
             self._last_under_load = now
+            if not was and self.watcher is not None:
+                self.watcher(Event(EventKind.UNDER_LOAD, "under load: handshakes need a cookie now"))
+            return True
+        return was
+
+    def under_load(self, now: float) -> bool:
+        """Whether whoever begins a handshake now has to bring a cookie."""
         return self._last_under_load is not None and now - self._last_under_load < UNDER_LOAD_LINGERS
+
+    @property
+    def queue_length(self) -> int:
+        """Handshake messages that wait for `work`."""
+        return len(self._queue)
 
     def _handle_untrusted(self, datagram: bytes, source: Endpoint, under_load: bool, now: float) -> None:
         if self._private_key is None or self._checker is None:
@@ -305,13 +339,14 @@ class Device:
         )
         peer = self._by_public_key.get(received.initiator)
         if peer is None:
+            self._stranger = (received.initiator, source)
             raise BadPacket(DropReason.UNKNOWN_PEER)
         timestamp = received.read_timestamp_untrusted(peer.static_static(private_key))
         if timestamp <= peer.last_timestamp:
-            raise BadPacket(DropReason.OLD_TIMESTAMP)
+            self._refuse(peer, DropReason.OLD_TIMESTAMP, source)
         last = peer.last_consumed_initiation
         if last is not None and now - last < INITIATION_INTERVAL:
-            raise BadPacket(DropReason.INITIATION_FLOOD)
+            self._refuse(peer, DropReason.INITIATION_FLOOD, source)
         ephemeral_public, nothing, keys = received.respond(
             peer.preshared_key, PrivateKey.generate(self._random)
         )
@@ -323,8 +358,20 @@ class Device:
         self._begin_session(peer, keys, local_index, message.sender, initiator=False, now=now)
         response = messages.Response(local_index, message.sender, ephemeral_public, nothing)
         self._send_handshake_message(peer, response.encode_without_macs(), now)
-        logger.debug("%r: received an initiation, sent the response", peer)
+        peer.counts.initiations_received += 1
+        self._tell(EventKind.RESPONSE_SENT, peer, "received an initiation, sent the response")
         return peer
+
+    def _refuse(self, peer: Peer, reason: DropReason, source: Endpoint) -> NoReturn:
+        """Drop a handshake message of a known peer. Raises BadPacket."""
+        refused = peer.counts.refused = peer.counts.refused or {}
+        refused[reason] = refused.get(reason, 0) + 1
+        if self.watcher is not None:
+            text = f"its handshake message was refused: {reason.value}"
+            self.watcher(
+                Event(EventKind.HANDSHAKE_REFUSED, text, peer.public_key, source, detail=reason.value)
+            )
+        raise BadPacket(reason)
 
     def _consume_response_untrusted(self, message: messages.Response, source: Endpoint, now: float) -> Peer:
         owner = self._indices.get(message.receiver)
@@ -333,12 +380,19 @@ class Device:
         peer = owner.peer
         if owner.keypair is not None or peer.handshake is None:
             raise BadPacket(DropReason.UNEXPECTED)
-        keys = peer.handshake.read_response_untrusted(peer.preshared_key, message.ephemeral, message.nothing)
+        try:
+            keys = peer.handshake.read_response_untrusted(
+                peer.preshared_key, message.ephemeral, message.nothing
+            )
+        except BadPacket as bad:
+            self._refuse(peer, bad.reason, source)
+        if peer.last_sent_initiation is not None:
+            peer.counts.round_trip = now - peer.last_sent_initiation
         peer.handshake = peer.handshake_index = None
         self._move(peer, source)
         self._begin_session(peer, keys, message.receiver, message.sender, initiator=True, now=now)
         self._handshake_complete(peer)
-        logger.debug("%r: received the response, the session is up", peer)
+        self._tell(EventKind.RESPONSE_RECEIVED, peer, "received the response, the session is up")
         # The responder may send only after it has heard from us: without staged packets, a keepalive.
         self._send_staged_or_keepalive(peer)
         return peer
@@ -348,7 +402,7 @@ class Device:
         if owner is None:
             raise BadPacket(DropReason.UNKNOWN_INDEX)
         owner.peer.cookies.consume_reply_untrusted(message.nonce, message.cookie, now)
-        logger.debug("%r: is under load and gave us a cookie", owner.peer)
+        self._tell(EventKind.COOKIE_RECEIVED, owner.peer, "is under load and gave us a cookie")
 
     def _begin_session(
         self,
@@ -387,11 +441,19 @@ class Device:
         peer.attempts_since = None
         peer.rekeyed_at_last_minute = False
         peer.last_handshake_ns = self._wall_clock()
+        peer.counts.completed += 1
 
     def _move(self, peer: Peer, endpoint: Endpoint) -> None:
-        if peer.endpoint != endpoint or peer.endpoint.local != endpoint.local:
+        was = peer.endpoint
+        if was is None or was != endpoint or was.local != endpoint.local:
             peer.endpoint = endpoint
             self._effects.append(SetEndpoint(peer.id, endpoint))
+            self._tell_moved(peer, was)
+
+    def _tell_moved(self, peer: Peer, was: Endpoint | None) -> None:
+        if was is not None and was != peer.endpoint:
+            text = f"endpoint moved from {was} to {peer.endpoint}"
+            self._tell(EventKind.ENDPOINT_MOVED, peer, text, detail=str(was))
 
     def _forget_local_address(self, peer: Peer) -> None:
         if peer.endpoint is not None and peer.endpoint.local is not None:
@@ -473,7 +535,8 @@ class Device:
             peer.handshake_index, peer.handshake.ephemeral, peer.handshake.static, peer.handshake.timestamp
         )
         self._send_handshake_message(peer, initiation.encode_without_macs(), now)
-        logger.debug("%r: sent an initiation", peer)
+        peer.counts.initiations_sent += 1
+        self._tell(EventKind.INITIATION_SENT, peer, "sent an initiation")
 
     def _send_handshake_message(self, peer: Peer, without_macs: bytes, now: float) -> None:
         assert peer.endpoint is not None
@@ -510,13 +573,16 @@ class Device:
         """
         for peer_id, endpoint in report.moved:
             if (mover := self._peers.get(peer_id)) is not None:
-                mover.endpoint = endpoint
+                was, mover.endpoint = mover.endpoint, endpoint
+                self._tell_moved(mover, was)
         by_peer: dict[PeerId, list[Activity]] = {}
         for activity in report.activity:
             by_peer.setdefault(activity.peer, []).append(activity)
             if (peer := self._peers.get(activity.peer)) is not None:
                 peer.tx_bytes += activity.sent_bytes
                 peer.rx_bytes += activity.received_bytes
+                peer.counts.tx_packets += activity.sent_packets
+                peer.counts.rx_packets += activity.received_packets
         if not self._is_up:
             return
         for peer_id, activities in by_peer.items():
@@ -578,7 +644,7 @@ class Device:
         self._retire(pushed_out)
         self._effects.append(ActivateSession(keypair.local_index))
         self._handshake_complete(peer)
-        logger.debug("%r: the session is confirmed", peer)
+        self._tell(EventKind.SESSION_CONFIRMED, peer, "the session is confirmed")
         if peer.staged:
             self._send_staged_or_keepalive(peer)
 
@@ -622,13 +688,12 @@ class Device:
                 case Timer.SEND_KEEPALIVE | Timer.PERSISTENT_KEEPALIVE:
                     self._send_keepalive(peer, now)
                 case Timer.NEW_HANDSHAKE:
-                    logger.debug("%r: no answer to data, starting a new handshake", peer)
+                    self._tell(EventKind.NO_ANSWER, peer, "no answer to data, starting a new handshake")
                     self._forget_local_address(peer)
                     self._initiate(peer, now)
                 case Timer.ZERO_KEY_MATERIAL:
-                    logger.debug(
-                        "%r: no new session for %d s, forgetting all keys", peer, ZERO_KEYS_AFTER_TIME
-                    )
+                    text = f"no new session for {ZERO_KEYS_AFTER_TIME:.0f} s, forgetting all keys"
+                    self._tell(EventKind.KEYS_FORGOTTEN, peer, text)
                     if self._timers.is_armed(peer.id, Timer.RETRANSMIT_HANDSHAKE):
                         self._retire(peer.keypairs.clear())  # the handshake under way is no residue
                     else:
@@ -640,7 +705,9 @@ class Device:
             self._forget_local_address(peer)
             self._initiate(peer, now, retry=True)
             return
-        logger.debug("%r: no response to our initiations for %d s, giving up", peer, REKEY_ATTEMPT_TIME)
+        peer.counts.gave_up += 1
+        text = f"no response to our initiations for {REKEY_ATTEMPT_TIME:.0f} s, giving up"
+        self._tell(EventKind.HANDSHAKE_GAVE_UP, peer, text)
         self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
         self._forget_initiation(peer)
         peer.attempts_since = peer.silent_since = None
@@ -668,8 +735,11 @@ class Device:
 
     def _retire(self, keypairs: Iterable[Keypair]) -> None:
         for keypair in keypairs:
+            owner = self._indices.get(keypair.local_index)
             self._indices.release(keypair.local_index)
             self._effects.append(RetireSession(keypair.local_index))
+            if self.watcher is not None and owner is not None:
+                self.watcher(Event(EventKind.SESSION_RETIRED, "a session ended", owner.peer.public_key))
 
     def take_effects(self) -> list[Effect]:
         """What is to be done now, in this order; each is handed out once."""

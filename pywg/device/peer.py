@@ -6,11 +6,41 @@ from collections import deque
 
 from pywg.device.keypair import Keypairs
 from pywg.device.session import PeerId
+from pywg.errors import DropReason
 from pywg.noise import primitives
 from pywg.noise.cookie import CookieJar
 from pywg.noise.handshake import SentInitiation
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire.endpoint import Endpoint
+
+
+class Counts:
+    """What happened with a peer since it was added; handshakes by outcome, and inner packets.
+
+    refused: handshake messages of this peer that failed a check, by reason; None: there was none.
+    round_trip: seconds from our last answered initiation to its response; None: none was answered yet.
+    """
+
+    __slots__ = (
+        "completed",
+        "gave_up",
+        "initiations_received",
+        "initiations_sent",
+        "refused",
+        "round_trip",
+        "rx_packets",
+        "tx_packets",
+    )
+
+    def __init__(self) -> None:
+        self.initiations_sent = 0
+        self.initiations_received = 0
+        self.completed = 0
+        self.gave_up = 0
+        self.refused: dict[DropReason, int] | None = None
+        self.round_trip: float | None = None
+        self.rx_packets = 0
+        self.tx_packets = 0
 
 
 class Peer:
@@ -23,6 +53,7 @@ class Peer:
         "_cookies",
         "_static_static",
         "attempts_since",
+        "counts",
         "endpoint",
         "handshake",
         "handshake_index",
@@ -52,6 +83,7 @@ class Peer:
         self.staged: deque[bytes] | None = None  # made when something is staged: most peers are idle
         self.rx_bytes = 0
         self.tx_bytes = 0
+        self.counts = Counts()
         self.last_handshake_ns = 0
 
         # Our initiation that waits for its response.
@@ -75,6 +107,10 @@ class Peer:
         if self._cookies is None:
             self._cookies = CookieJar(self.public_key)
         return self._cookies
+
+    def has_cookie(self, now: float) -> bool:
+        """Whether the peer has asked for a cookie that we can bring now."""
+        return self._cookies is not None and self._cookies.is_fresh(now)
 
     def static_static(self, private_key: PrivateKey) -> bytes:
         """DH of our static key and the peer's, computed once per private key of ours.

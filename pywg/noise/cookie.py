@@ -107,9 +107,13 @@ class CookieJar:
         """The whole message: with MAC1, and with MAC2 when there is a cookie, else zeros."""
         self._last_mac1 = mac1(self._mac1_key, message_without_macs)
         with_mac1 = bytes(message_without_macs) + self._last_mac1
-        if self._cookie is None or now - self._cookie_born >= COOKIE_LIFETIME:
+        if self._cookie is None or not self.is_fresh(now):
             return with_mac1 + NO_MAC
         return with_mac1 + mac2(self._cookie, with_mac1)
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether there is a cookie that the peer still takes."""
+        return self._cookie is not None and now - self._cookie_born < COOKIE_LIFETIME
 
     def consume_reply_untrusted(self, nonce: bytes, sealed_cookie: bytes, now: float) -> None:
         """Keep the cookie of a reply to the last message stamped; it goes into messages from now on.

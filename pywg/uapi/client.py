@@ -6,6 +6,7 @@ pywgd, wireguard-go, boringtun and gotatun answer it alike. The kernel's WireGua
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pathlib
 import socket
@@ -13,7 +14,7 @@ import stat
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.uapi.error import UapiError
@@ -88,6 +89,43 @@ class Client:
         with self._request(["set=1", *lines]) as answer:
             parse_status(_lines(answer))
 
+    def statistics(self) -> dict[str, Any]:
+        """What pywgd has counted, as `pywg.observe.statistics` writes it.
+
+        Raises UapiError; EOPNOTSUPP when another daemon is there, which knows no such request.
+        """
+        with self.stream("stats=1") as answer:
+            statistics = json.loads(_first_line(answer))
+            parse_status(_lines(answer))
+        assert isinstance(statistics, dict)
+        return statistics
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What happens from now on, one after the other, until the daemon ends. Errors as `statistics`.
+
+        The first thing is `{"kind": "watching", ...}`: from there on nothing is missed.
+        """
+        with self.stream("events=1") as answer:
+            yield json.loads(_first_line(answer))
+            with suppress(ConnectionResetError):
+                for line in answer:
+                    yield json.loads(line)
+
+    def set_log_level(self, level: str) -> None:
+        """Log as with this LOG_LEVEL from now on. Errors as `statistics`."""
+        with self.stream("log=1", f"level={level}") as answer:
+            parse_status([_first_line(answer)])
+
+    def stream(self, *request: str) -> BinaryIO:
+        """Send a request that only pywgd knows; its answer has no limit of time."""
+        connection = self._connection or self._connected()
+        self._connection = None
+        with connection:
+            connection.settimeout(None)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(("\n".join(request) + "\n\n").encode())
+            return connection.makefile("rb")
+
     def close(self) -> None:
         """Let go of the connection. Closing twice is harmless."""
         if self._connection is not None:
@@ -132,6 +170,20 @@ def _connect(path: pathlib.Path) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def _first_line(answer: BinaryIO) -> str:
+    """The first line of an answer that only pywgd gives; another daemon hangs up."""
+    try:
+        line = answer.readline()
+    except ConnectionResetError:
+        line = b""
+    if not line:
+        raise UapiError(errno.EOPNOTSUPP, "its daemon does not answer this; only pywgd does")
+    text = line.decode("ascii", "replace").rstrip("\n")
+    if text.startswith("errno="):
+        parse_status([text])
+    return text
 
 
 def _lines(answer: BinaryIO) -> Iterator[str]:

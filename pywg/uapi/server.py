@@ -12,6 +12,7 @@ import errno
 import itertools
 import logging
 import socket
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
@@ -43,12 +44,18 @@ CHUNK = 256
 CLIENT_LIMIT = 64
 """Connections at once; one more closes the one that was silent longest."""
 
+SERVICE_LINES = 100
+"""Lines of a request to a service of our own."""
+
 FLUSH_TIME = 1.0
 """Seconds that a client has to take the last answer after we are done with it."""
 
 _log = logging.getLogger(__name__)
 
 Handle = TypeVar("Handle")
+
+Write = Callable[[bytes], Coroutine[None, None, None]]
+"""Sends a piece of an answer; waits for a client that is slow."""
 
 
 class Configurable(Protocol[Handle]):
@@ -100,6 +107,17 @@ class Configurable(Protocol[Handle]):
         """Let what was changed take effect; called after each request, and within long ones."""
 
 
+class Service(Protocol):
+    """A request of our own beside `get=1` and `set=1`: pywgd answers it, other daemons hang up."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether the answer goes on until the client hangs up."""
+
+    async def answer(self, request: list[str], write: Write) -> None:
+        """Answer one request, its lines up to the blank one, by calls of `write`. Raises UapiError."""
+
+
 def apply_change(engine: Configurable[Handle], change: DeviceChange) -> None:
     """Apply what a client would send, within one program. Raises UapiError; what came before stays applied."""
     request = _SetRequest(engine)
@@ -114,13 +132,19 @@ def apply_change(engine: Configurable[Handle], change: DeviceChange) -> None:
 class UapiServer(Generic[Handle]):
     """Serves one device on one listening socket (from `listen`, or inherited) until it is closed.
 
-    file: where the socket is; looked up now when it was not looked up earlier.
+    file: where the socket is; looked up now when it was not looked up earlier. services: what else is
+    answered, by the name that stands before `=1`.
     """
 
     def __init__(
-        self, engine: Configurable[Handle], listener: socket.socket, file: SocketFile | None = None
+        self,
+        engine: Configurable[Handle],
+        listener: socket.socket,
+        file: SocketFile | None = None,
+        services: Mapping[str, Service] | None = None,
     ) -> None:
         self._engine = engine
+        self._services = services or {}
         self._listener = listener
         self._file = file or SocketFile.of(listener)
         self._server: asyncio.Server | None = None
@@ -165,7 +189,7 @@ class UapiServer(Generic[Handle]):
             silent = min(self._clients, key=lambda client: client.last_heard)
             del self._clients[silent]
             silent.task.cancel()
-        connection = _Connection(self._engine, reader, writer)
+        connection = _Connection(self._engine, reader, writer, self._services)
         self._clients[connection] = None
         try:
             await connection.serve()
@@ -179,6 +203,11 @@ class UapiServer(Generic[Handle]):
         finally:
             writer.transport.abort()
             self._clients.pop(connection, None)
+
+
+def _operation(line: bytes) -> str:
+    """`stats` of `stats=1`."""
+    return line.removesuffix(b"=1\n").decode("ascii", "replace")
 
 
 class _LineTooLongError(Exception):
@@ -232,7 +261,11 @@ class _Connection(Generic[Handle]):
     """One client, from its first request to its last."""
 
     def __init__(
-        self, engine: Configurable[Handle], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        engine: Configurable[Handle],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        services: Mapping[str, Service],
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -241,6 +274,7 @@ class _Connection(Generic[Handle]):
         self._engine = engine
         self._lines = _Lines(reader)
         self._writer = writer
+        self._services = services
 
     async def serve(self) -> None:
         """Answer until the client hangs up or says something that is no request."""
@@ -253,6 +287,8 @@ class _Connection(Generic[Handle]):
                     await self._get()
                 elif operation == b"set=1\n":
                     await self._set()
+                elif (service := self._services.get(_operation(operation))) is not None:
+                    await self._serve(service)
                 else:
                     return
                 await self._writer.drain()
@@ -269,6 +305,40 @@ class _Connection(Generic[Handle]):
             await self._writer.drain()
             await asyncio.sleep(0)
         self._answer(None)
+
+    async def _serve(self, service: Service) -> None:
+        request: list[str] = []
+        while (line := await self._lines.next()) not in (b"\n", b""):
+            if len(request) >= SERVICE_LINES:
+                self._answer(UapiError(errno.EINVAL, f"a request has {SERVICE_LINES} lines at the most"))
+                raise _LineTooLongError
+            request.append(line.decode("ascii", "replace").rstrip("\r\n"))
+        try:
+            if service.endless:
+                await self._until_hung_up(service.answer(request, self._write))
+            else:
+                await service.answer(request, self._write)
+        except UapiError as error:
+            self._answer(error)
+        else:
+            self._answer(None)
+
+    async def _until_hung_up(self, answer: Coroutine[None, None, None]) -> None:
+        """Go on with an endless answer until it fails, or the client hangs up or says anything more."""
+        answering = asyncio.ensure_future(answer)
+        hung_up = asyncio.ensure_future(self._lines.receive())
+        try:
+            await asyncio.wait((answering, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                await answering
+        finally:
+            for task in (answering, hung_up):
+                task.cancel()
+            await asyncio.gather(answering, hung_up, return_exceptions=True)
+
+    async def _write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
 
     async def _set(self) -> None:
         request = _SetRequest(self._engine)
