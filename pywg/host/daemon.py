@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pywg.errors import PywgError
 from pywg.host.names import interface_exists
+from pywg.host.state import is_alive
 from pywg.uapi.client import has_daemon
 from pywg.uapi.path import socket_path
 
@@ -85,4 +86,11 @@ def wait_until_ended(interface: str) -> None:
     """
     deadline = time.monotonic() + _END_LIMIT
     while has_daemon(interface) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+
+
+def wait_until_process_ended(identity: str) -> None:
+    """Wait until the daemon is in the background that somebody started who was killed since."""
+    deadline = time.monotonic() + _START_LIMIT
+    while is_alive(identity) and time.monotonic() < deadline:
         time.sleep(_PAUSE)

@@ -20,15 +20,23 @@ _PATIENCE = 5.0
 """Seconds that a command has to end after we were told to."""
 
 
-def run_hooks(name: str, hooks: Sequence[Located[str]], interface: str, show: Callable[[str], None]) -> None:
+def run_hooks(
+    name: str,
+    hooks: Sequence[Located[str]],
+    interface: str,
+    show: Callable[[str], None],
+    *,
+    dry: bool = False,
+) -> None:
     """Run the hooks of one kind; `name` is their key in the file, `show` prints each command before it runs.
 
+    dry: only show them.
     Raises ConfigError with the hook's place in the file when one ends with another status than 0.
     """
     for hook in hooks:
         command = hook.value.replace("%i", interface)
         show(printable(command))
-        status = _run(command)
+        status = 0 if dry else _run(command)
         if status:
             raise ConfigError([Mistake(hook.position, f"{name}: {_ended(status)}: {quote(command)}")])
 

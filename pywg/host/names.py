@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
+from pywg.config.files import CONFIG_DIRECTORY, is_interface_name
 from pywg.errors import PywgError
 
 _CAP_NET_ADMIN = 12
@@ -19,6 +20,17 @@ def interface_exists(interface: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def interface_meant(argument: str) -> str | None:
+    """The interface that an argument of `down` means, also when its file is gone; None: unknown."""
+    name = Path(argument).name
+    if is_interface_name(argument):
+        in_folder = (CONFIG_DIRECTORY / f"{argument}.conf").exists()
+        if in_folder or interface_exists(argument) or not argument.endswith(".conf"):
+            return argument
+    stem = name.removesuffix(".conf")
+    return stem if stem != name and is_interface_name(stem) else None
 
 
 def may_administer_network() -> bool:

@@ -9,11 +9,9 @@ import dataclasses
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pywg.errors import PywgError
-
-T = TypeVar("T")
 
 _SIGNALS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
@@ -35,12 +33,14 @@ class Undo:
 class Steps:
     """A context in which steps are run; an exception that leaves it undoes all of them, last one first.
 
-    say: prints one line. Only the main thread of a program can be interrupted; there, the handlers of SIGINT,
-    SIGTERM and SIGHUP are ours while the context lasts, unless they were ignored.
+    say: prints one line. dry: steps are shown and not done. Only the main thread of a program can be
+    interrupted; there, the handlers of SIGINT, SIGTERM and SIGHUP are ours while the context lasts, unless
+    they were ignored.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], *, dry: bool = False) -> None:
         self._say = say
+        self.dry = dry
         self._undos: list[Undo] = []
         self._whole = False
         self._interrupted: int | None = None
@@ -64,21 +64,38 @@ class Steps:
                 signal.signal(number, handler)
 
     def show(self, command: str) -> None:
-        """Show a step that is done elsewhere."""
-        self._say(f"[#] {command}")
+        """Show a step that is done elsewhere; one line for each of `command`."""
+        for line in command.split("\n") if command else ():
+            self._say(f"[#] {line}")
 
-    def run(self, command: str, action: Callable[[], T], undo: Undo | None = None) -> T:
-        """Show `command`, do `action`, remember how to undo it; returns what `action` does.
+    def run(self, command: str, action: Callable[[], object], undo: Undo | None = None) -> None:
+        """Show `command`, do `action`, remember how to undo it; an empty command or undo is not shown.
 
         An action that can be undone is not interrupted in its middle: a signal takes effect after it.
         """
         self.show(command)
+        if self.dry:
+            return
         if undo is None:
-            return action()
+            action()
+        else:
+            self._do_whole(lambda: (action(), True)[1], undo)
+
+    def attempt(self, command: str, action: Callable[[], bool], undo: Undo) -> bool:
+        """Do what may turn out to be impossible here, and show it if not; returns what `action` does."""
+        if self.dry:
+            return False
+        done = self._do_whole(action, undo)
+        if done:
+            self.show(command)
+        return done
+
+    def _do_whole(self, action: Callable[[], bool], undo: Undo) -> bool:
         self._whole = True
         try:
             result = action()
-            self._undos.append(undo)
+            if result:
+                self._undos.append(undo)
         finally:
             self._whole = False
         if self._interrupted is not None:

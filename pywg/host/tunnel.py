@@ -1,11 +1,14 @@
 """A configuration file's tunnel, up and down, in wg-quick's order.
 
 Everything that can be found wrong without changing the system is told first. Then each step is shown as the
-command that a person would type; when one fails, the device goes again, without the Down hooks.
+command that a person would type; when one fails, all of them are undone, without the Down hooks. What `down`
+will need is kept by `pywg.host.state`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import functools
 import importlib
@@ -17,86 +20,126 @@ from pywg.config.change import device_change
 from pywg.config.files import Loaded, load
 from pywg.config.model import Config, Network, Operation, merge_peers
 from pywg.config.positions import ConfigError, Mistake, Position
+from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
-from pywg.host.daemon import finish_start, shown_command, spawn_daemon, wait_until_ended, wait_until_ready
+from pywg.host import control, state
+from pywg.host.daemon import (
+    finish_start,
+    shown_command,
+    spawn_daemon,
+    wait_until_ended,
+    wait_until_process_ended,
+    wait_until_ready,
+)
 from pywg.host.hooks import run_hooks
-from pywg.host.names import interface_exists, require_network_rights
+from pywg.host.names import interface_exists, interface_meant, require_network_rights
 from pywg.host.resolve import resolve_all
+from pywg.host.routing import choose_mtu, routes_to_add, table_number
+from pywg.host.state import State
 from pywg.host.steps import Steps, Undo
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
 
 if TYPE_CHECKING:
-    from pywg.device.snapshot import DeviceSnapshot
     from pywg.host.linux import LinuxNetwork
 
-OVERHEAD = 80
-"""Bytes that the outer headers take of a packet at the most: IPv6 40, UDP 8, WireGuard 16 + 16."""
-
-DEFAULT_PATH_MTU = 1500
-SMALLEST_MTU, LARGEST_MTU = 68, 65535
+Say = Callable[[str], None]
 
 
-def bring_up(argument: str, say: Callable[[str], None]) -> None:
+def bring_up(argument: str, say: Say, *, dry: bool = False) -> None:
     """Bring up the tunnel of a file or of an interface's name; `say` prints one line.
 
-    Raises PywgError; then the system is as it was, but for what the hooks did.
+    dry: show the steps and do nothing, which needs no rights. Raises PywgError; then the system is as it was,
+    but for what the hooks did.
     """
     loaded = _load(argument, say)
     interface, config = loaded.location.interface, loaded.config
     if config.interface.private_key is None and not (config.interface.pre_up or config.interface.post_up):
         say(f"Warning: {loaded.location.path}: there is no PrivateKey; nothing goes through until one is set")
-    require_network_rights(f"pywg up {shlex.quote(argument)}")
-    if interface_exists(interface):
-        raise PywgError(f"`{interface}' already exists")
-    with Steps(say) as steps:
-        steps.run(
-            f"{shown_command()} {interface}",
-            functools.partial(_start_daemon, interface),
-            Undo(f"ip link delete dev {interface}", functools.partial(_delete, interface)),
-        )
+    table = _table_of(config)
+    kept = State.begin(interface, loaded.location.path, "userspace", config)
+    if not dry:
+        require_network_rights(f"pywg up {shlex.quote(argument)}")
+    with Steps(say, dry=dry) as steps:
+        _begin(kept, steps, say)
+        _make_device(kept, steps)
         with _open_network() as network:
-            wait_until_ready(interface)
-            run_hooks("PreUp", config.interface.pre_up, interface, steps.show)
-            steps.run(
-                f"wg addconf {interface} <(wg-quick strip {shlex.quote(argument)})",
-                functools.partial(_configure, interface, config, say),
-            )
-            for address in config.interface.addresses:
-                steps.run(
-                    f"ip -{address.value.version} address add {address.value} dev {interface}",
-                    functools.partial(
-                        _placed, address.position, "Address", network.add_address, interface, address.value
-                    ),
-                )
-            with Client.open(interface) as client:
-                device = client.get()
-            mtu = choose_mtu(config, device, network)
-            steps.run(
-                f"ip link set mtu {mtu} up dev {interface}",
-                functools.partial(_go_up, interface, mtu, network, config),
-            )
-            _add_routes(interface, config, device, network, steps)
-            run_hooks("PostUp", config.interface.post_up, interface, steps.show)
+            up = _Up(argument, config, table, kept, steps, network, say)
+            if not dry:
+                wait_until_ready(interface)
+                kept.index = state.index_of(interface)
+                _keep(up)
+            _run_hooks(up, "PreUp")
+            _configure_device(up)
+            _add_addresses(up)
+            device = _device(up)
+            _set_mtu_and_up(up, device)
+            # The place of DNS: after the interface is up, before its routes.
+            _add_routes(up, device)
+            _run_hooks(up, "PostUp")
+            kept.finished = True
+            _keep(up)
 
 
-def take_down(argument: str, say: Callable[[str], None]) -> None:
-    """Take down what `bring_up` brought up; `say` prints one line. Raises PywgError.
+def take_down(argument: str, say: Say) -> None:
+    """Take down a tunnel by what `bring_up` kept of it, else by its file; `say` prints one line.
 
-    A PreDown hook that fails leaves the interface as it is, as with wg-quick.
+    Raises PywgError. A PreDown hook that fails leaves the interface as it is, as with wg-quick.
     """
-    loaded = _load(argument, say)
-    interface, config = loaded.location.interface, loaded.config
-    require_network_rights(f"pywg down {shlex.quote(argument)}")
-    require_wireguard(interface)
+    interface = interface_meant(argument)
+    kept = state.read(interface) if interface is not None else None
+    if kept is None:
+        loaded = _load(argument, say)
+        config = loaded.config
+        kept = State.begin(loaded.location.interface, loaded.location.path, "", config)
+        require_network_rights(f"pywg down {shlex.quote(argument)}")
+        require_wireguard(kept.interface)
+        _note_by_device(kept, config)
+    else:
+        require_network_rights(f"pywg down {shlex.quote(argument)}")
+        if kept.is_owned:
+            raise PywgError(
+                f"`{kept.interface}' is just being brought up, by process {kept.owner.partition('/')[0]}"
+            )
 
     def show(command: str) -> None:
         say(f"[#] {command}")
 
-    run_hooks("PreDown", config.interface.pre_down, interface, show)
-    show(f"ip link delete dev {interface}")
-    _delete(interface)
-    run_hooks("PostDown", config.interface.post_down, interface, show)
+    if interface_exists(kept.interface):
+        run_hooks("PreDown", kept.pre_down, kept.interface, show)
+        # The place of SaveConfig: while the interface is as it was.
+    else:
+        say(f"pywg: `{kept.interface}' is gone already; what it left behind is removed")
+    clean = undo_all(kept, say)
+    run_hooks("PostDown", kept.post_down, kept.interface, show)
+    if not clean:
+        raise PywgError(f"`{kept.interface}' is down, but not all that belonged to it could be removed")
+
+
+def undo_all(kept: State, say: Say) -> bool:
+    """Take away all that `up` did for a tunnel but what its hooks did, and the record of it.
+
+    Each step is shown. One that fails is told, and the others go on; returns whether none did.
+    """
+    clean = True
+
+    def undo(shown: str, action: Callable[[], None]) -> None:
+        nonlocal clean
+        say(f"[#] {shown}")
+        try:
+            action()
+        except (PywgError, OSError) as error:
+            clean = False
+            say(f"pywg: this could not be undone: {error}")
+
+    # The place of DNS, and of ending the monitor.
+    if interface_exists(kept.interface) and (kept.index is None or kept.is_running):  # else somebody else's
+        undo(f"ip link delete dev {kept.interface}", functools.partial(_delete, kept.interface))
+    try:
+        state.remove(kept.interface)
+    except OSError as error:
+        say(f"pywg: {error.filename}: {error.strerror}")
+    return clean
 
 
 def require_wireguard(interface: str) -> None:
@@ -122,11 +165,7 @@ def refuse_unsupported(config: Config) -> None:
     if interface.save_config is not None and interface.save_config.value:
         text = "SaveConfig: saving on the way down is not done yet; set it to false"
         mistakes.append(Mistake(interface.save_config.position, text))
-    table = interface.table
-    if table is not None and isinstance(table.value, str) and table.value not in ("auto", "off"):
-        text = f"Table: names such as '{table.value}' are not looked up yet; give the table's number"
-        mistakes.append(Mistake(table.position, text))
-    if _routes_automatically(config):
+    if _table_of(config) is None:
         mistakes += [
             Mistake(position, f"AllowedIPs: {_NO_DEFAULT_ROUTE.format(network)}")
             for network, position in _allowed_networks(config).items()
@@ -141,62 +180,109 @@ _NO_DEFAULT_ROUTE = (
 )
 
 
-def choose_mtu(config: Config, device: DeviceSnapshot, network: LinuxNetwork) -> int:
-    """The MTU in bytes: the file's, or that of the narrowest way to an endpoint less 80, or 1420."""
-    if config.interface.mtu is not None:
-        return config.interface.mtu.value
-    endpoints = {peer.endpoint for peer in device.peers if peer.endpoint is not None}
-    path_mtus = [mtu for endpoint in endpoints if (mtu := network.path_mtu(endpoint))]
-    path_mtu = min(path_mtus, default=None) or network.default_mtu() or DEFAULT_PATH_MTU
-    return max(SMALLEST_MTU, min(LARGEST_MTU, path_mtu - OVERHEAD))
+# --- The steps of `up`, in order. -------------------------------------------------------------------------
 
 
-def routes_to_add(wanted: set[Network], covered: set[Network]) -> list[Network]:
-    """What still needs a route, longest prefix first; `covered` are what the interface has routes to."""
-    lengths = {network.prefixlen for network in covered}
-    missing = [
-        network
-        for network in wanted
-        if not any(
-            network.supernet(new_prefix=length) in covered
-            for length in lengths
-            if length <= network.prefixlen
+@dataclasses.dataclass(slots=True)
+class _Up:
+    """A tunnel on its way up. table: what `_table_of` gives."""
+
+    argument: str
+    config: Config
+    table: int | str | None
+    kept: State
+    steps: Steps
+    network: LinuxNetwork
+    say: Say
+
+    @property
+    def interface(self) -> str:
+        return self.kept.interface
+
+
+def _begin(kept: State, steps: Steps, say: Say) -> None:
+    """Clean up after tunnels that ended badly, make sure that ours is not there, and say that we make it."""
+    if steps.dry:
+        _refuse_existing(kept.interface)
+        return
+    with state.locked():
+        clean_leftovers(say)
+        _refuse_existing(kept.interface)
+        steps.run(
+            "", functools.partial(_write_state, kept, say), Undo("", lambda: state.remove(kept.interface))
         )
-    ]
-    return sorted(missing, key=lambda network: (-network.prefixlen, network.version, network.network_address))
 
 
-def _load(argument: str, say: Callable[[str], None]) -> Loaded:
-    loaded = load(argument)
-    for warning in loaded.warnings:
-        say(warning)
-    refuse_unsupported(loaded.config)
-    return loaded
+def clean_leftovers(say: Say) -> None:
+    """Remove what tunnels of this network namespace left behind that were killed, or their `up` was."""
+    for kept in state.read_all():
+        if (kept.finished and kept.is_running) or kept.is_owned:
+            continue
+        how = "ended without being taken down" if kept.finished else "was interrupted on its way up"
+        say(f"pywg: `{kept.interface}' {how}; what it left behind is removed")
+        wait_until_process_ended(kept.starter)
+        undo_all(kept, say)
 
 
-def _open_network() -> LinuxNetwork:
-    from pywg.host.linux import LinuxNetwork  # noqa: PLC0415  0.3 s that errors in a file need not wait for
+def _refuse_existing(interface: str) -> None:
+    if interface_exists(interface):
+        raise PywgError(f"`{interface}' already exists")
+    if (other := state.read(interface)) and other.is_owned:
+        raise PywgError(f"`{interface}' is just being brought up, by process {other.owner.partition('/')[0]}")
 
-    return LinuxNetwork()
 
-
-def _start_daemon(interface: str) -> None:
-    """Start it, and import the netlink library meanwhile, which takes about as long."""
-    process = spawn_daemon(interface)
+def _write_state(kept: State, say: Say) -> None:
     try:
+        state.write(kept)
+    except OSError as error:
+        say(
+            f"Warning: {state.directory()}: {error.strerror}; `pywg down` will go by the file "
+            f"({state.DIRECTORY_VARIABLE} can name another folder)"
+        )
+
+
+def _keep(up: _Up) -> None:
+    """Write down what has been done, and what is going to be."""
+    if not up.steps.dry:
+        with contextlib.suppress(OSError):  # told when it was written first
+            state.write(up.kept)
+
+
+def _make_device(kept: State, steps: Steps) -> None:
+    interface = kept.interface
+    steps.run(
+        f"{shown_command()} {interface}",
+        functools.partial(_start_daemon, kept),
+        Undo(f"ip link delete dev {interface}", functools.partial(_delete, interface)),
+    )
+
+
+def _start_daemon(kept: State) -> None:
+    """Start it, and import the netlink library meanwhile, which takes about as long."""
+    process = spawn_daemon(kept.interface)
+    kept.starter = state.process_identity(process.pid)
+    try:
+        with contextlib.suppress(OSError):  # told when it was written first
+            state.write(kept)
         importlib.import_module("pywg.host.linux")
     finally:
         finish_start(process)
 
 
-def _delete(interface: str) -> None:
-    if interface_exists(interface):
-        with _open_network() as network:
-            network.delete(interface)
-    wait_until_ended(interface)
+def _run_hooks(up: _Up, name: str) -> None:
+    section = up.config.interface
+    hooks = section.pre_up if name == "PreUp" else section.post_up
+    run_hooks(name, hooks, up.interface, up.steps.show, dry=up.steps.dry)
 
 
-def _configure(interface: str, config: Config, say: Callable[[str], None]) -> None:
+def _configure_device(up: _Up) -> None:
+    up.steps.run(
+        f"wg addconf {up.interface} <(wg-quick strip {shlex.quote(up.argument)})",
+        functools.partial(_configure, up.interface, up.config, up.say),
+    )
+
+
+def _configure(interface: str, config: Config, say: Say) -> None:
     endpoints = resolve_all([peer.endpoint for peer in config.peers if peer.endpoint is not None], say)
     try:
         with Client.open(interface) as client:
@@ -207,12 +293,46 @@ def _configure(interface: str, config: Config, say: Callable[[str], None]) -> No
         raise PywgError(f"the daemon of {interface} did not take the configuration: {error}") from None
 
 
-def _go_up(interface: str, mtu: int, network: LinuxNetwork, config: Config) -> None:
+def _add_addresses(up: _Up) -> None:
+    for address in up.config.interface.addresses:
+        add = functools.partial(up.network.add_address, up.interface, address.value)
+        up.steps.run(
+            f"ip -{address.value.version} address add {address.value} dev {up.interface}",
+            functools.partial(_placed, address.position, "Address", add),
+        )
+
+
+def _device(up: _Up) -> DeviceSnapshot:
+    """The device as it is now, as hooks may have changed it; in a dry run, as the file would make it."""
+    if not up.steps.dry:
+        return control.get(up.interface)
+    peers = merge_peers(up.config.peers)
+    names = [peer.endpoint for peer in peers if peer.endpoint is not None]
+    endpoints = resolve_all(names, up.say)
+    mark = up.config.interface.fwmark
+    return DeviceSnapshot(
+        fwmark=0 if mark is None else mark.value,
+        peers=[
+            PeerSnapshot(
+                peer.public_key.value,
+                endpoint=None if peer.endpoint is None else endpoints[peer.endpoint.value],
+                allowed_ips=[entry.value.network for entry in peer.allowed_ips],
+            )
+            for peer in peers
+        ],
+    )
+
+
+def _set_mtu_and_up(up: _Up, device: DeviceSnapshot) -> None:
+    mtu = choose_mtu(up.config, device, up.network)
+    up.steps.run(f"ip link set mtu {mtu} up dev {up.interface}", functools.partial(_go_up, up, mtu))
+
+
+def _go_up(up: _Up, mtu: int) -> None:
     """A daemon binds its sockets when its interface goes up; pywgd tells by having no port that it failed."""
-    network.set_mtu_and_up(interface, mtu)
-    with Client.open(interface) as client:
-        if client.get().listen_port == 0:
-            raise _port_taken(config)
+    up.network.set_mtu_and_up(up.interface, mtu)
+    if control.get(up.interface).listen_port == 0:
+        raise _port_taken(up.config)
 
 
 def _port_taken(config: Config) -> PywgError:
@@ -223,35 +343,76 @@ def _port_taken(config: Config) -> PywgError:
     return ConfigError([Mistake(port.position, text)])
 
 
-def _add_routes(
-    interface: str, config: Config, device: DeviceSnapshot, network: LinuxNetwork, steps: Steps
-) -> None:
-    """Routes to what the device allows now, which hooks may have changed."""
-    table = config.interface.table
-    if table is not None and table.value == "off":
+def _add_routes(up: _Up, device: DeviceSnapshot) -> None:
+    """Routes to what the device allows."""
+    if up.table == "off":
         return
     wanted = {allowed for peer in device.peers for allowed in peer.allowed_ips}
-    number = table.value if table is not None and isinstance(table.value, int) else None
+    number = up.table if isinstance(up.table, int) else None
     covered: set[Network] = set()
     if number is None:
         if default := next((allowed for allowed in wanted if allowed.prefixlen == 0), None):
-            raise PywgError(f"{interface}: {_NO_DEFAULT_ROUTE.format(default)}")
-        for version in {allowed.version for allowed in wanted}:
-            covered |= network.networks_of(interface, version)
-    positions = _allowed_networks(config)
-    whole_file = Position(interface)
+            raise PywgError(f"{up.interface}: {_NO_DEFAULT_ROUTE.format(default)}")
+        covered = _covered(up, {allowed.version for allowed in wanted})
+    positions = _allowed_networks(up.config)
+    whole_file = Position(up.kept.path)
     for allowed in routes_to_add(wanted, covered):
         in_table = "" if number is None else f" table {number}"
-        add = functools.partial(network.add_route, interface, allowed, *([] if number is None else [number]))
-        steps.run(
-            f"ip -{allowed.version} route add {allowed} dev {interface}{in_table}",
+        add = functools.partial(
+            up.network.add_route, up.interface, allowed, *([] if number is None else [number])
+        )
+        up.steps.run(
+            f"ip -{allowed.version} route add {allowed} dev {up.interface}{in_table}",
             functools.partial(_placed, positions.get(allowed, whole_file), "AllowedIPs", add),
         )
 
 
-def _routes_automatically(config: Config) -> bool:
+def _covered(up: _Up, versions: set[int]) -> set[Network]:
+    """The networks that the interface has routes to, through its addresses or a hook."""
+    if up.steps.dry:
+        return {address.value.network for address in up.config.interface.addresses}
+    return set().union(*(up.network.networks_of(up.interface, version) for version in versions))
+
+
+# --- Parts of both. ---------------------------------------------------------------------------------------
+
+
+def _load(argument: str, say: Say) -> Loaded:
+    loaded = load(argument)
+    for warning in loaded.warnings:
+        say(warning)
+    refuse_unsupported(loaded.config)
+    return loaded
+
+
+def _table_of(config: Config) -> int | str | None:
+    """The number of the table that the file names, or `off`; None is `auto`. Raises ConfigError."""
     table = config.interface.table
-    return table is None or table.value == "auto"
+    if table is None or table.value == "auto":
+        return None
+    if isinstance(table.value, int) or table.value == "off":
+        return table.value
+    try:
+        return table_number(table.value)
+    except PywgError as error:
+        raise ConfigError([Mistake(table.position, f"Table: {error}")]) from None
+
+
+def _note_by_device(kept: State, config: Config) -> None:
+    """Note what `wg-quick up`, or a person, must have done for the tunnel of that file."""
+
+
+def _open_network() -> LinuxNetwork:
+    from pywg.host.linux import LinuxNetwork
+
+    return LinuxNetwork()
+
+
+def _delete(interface: str) -> None:
+    if interface_exists(interface):
+        with _open_network() as network:
+            network.delete(interface)
+    wait_until_ended(interface)
 
 
 def _allowed_networks(config: Config) -> dict[Network, Position]:
@@ -264,9 +425,9 @@ def _allowed_networks(config: Config) -> dict[Network, Position]:
     }
 
 
-def _placed(position: Position, key: str, action: Callable[..., None], *arguments: object) -> None:
+def _placed(position: Position, key: str, action: Callable[[], None]) -> None:
     """Do it; when it fails, say which value of the file asked for it."""
     try:
-        action(*arguments)
+        action()
     except PywgError as error:
         raise ConfigError([Mistake(position, f"{key}: {error}")]) from None

@@ -11,7 +11,8 @@ from pywg.config.parse import parse
 from pywg.config.positions import ConfigError
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.host.names import interface_exists, may_administer_network, require_network_rights
-from pywg.host.tunnel import choose_mtu, refuse_unsupported, routes_to_add
+from pywg.host.routing import choose_mtu, routes_to_add
+from pywg.host.tunnel import refuse_unsupported
 from pywg.noise.keys import PublicKey
 from pywg.wire.endpoint import Endpoint
 
@@ -45,7 +46,7 @@ def test_all_that_is_not_done_yet_is_refused_at_once_with_its_place():
 
 
 def test_a_table_s_name_is_refused():
-    with pytest.raises(ConfigError, match=r"wg0\.conf:2:7: Table: names such as 'vpn'"):
+    with pytest.raises(ConfigError, match=r"wg0\.conf:2:7: Table: there is no routing table 'vpn'"):
         refuse_unsupported(config("[Interface]\nTable=vpn\n"))
 
 
