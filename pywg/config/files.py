@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pywg.config.model import Config, Dialect
 from pywg.config.parse import parse
 from pywg.config.positions import ConfigError, Mistake, Position
+from pywg.config.settle import settle_allowed_ips, settle_keys
 from pywg.errors import PywgError
 
 SIZE_LIMIT = 16 * 1024 * 1024
@@ -108,20 +109,36 @@ def permission_warning(path: str) -> str | None:
     return None
 
 
-def load(argument: str) -> Loaded:
+def load(argument: str, *, with_keys: bool = True) -> Loaded:
     """Find, read and parse the wg-quick file that `argument` means.
 
-    Raises PywgError: ConfigError with every mistake when the file was found.
+    Keys that are in files of their own or in the environment are read too, unless `with_keys` is False, and
+    DisallowedIPs are taken out of AllowedIPs. Raises PywgError: ConfigError with every mistake when the file
+    was found.
     """
     location = locate(argument)
-    config = parse(read_text(location.path), location.path, Dialect.WG_QUICK)
-    warnings = [f"Warning: {warning}" for warning in config.warnings]
-    permissions = permission_warning(location.path)
-    return Loaded(location, config, [permissions, *warnings] if permissions else warnings)
+    return load_text(location, read_text(location.path), with_keys=with_keys)
+
+
+def load_text(location: Location, text: str, *, with_keys: bool = True) -> Loaded:
+    """The same for the text of a file that was read. Raises ConfigError."""
+    config = parse(text, location.path, Dialect.WG_QUICK)
+    paths = [location.path]
+    if with_keys:
+        directory = Path(os.path.realpath(location.path)).parent
+        paths += settle_keys(config, directory, os.environ)
+    settle_allowed_ips(config)
+    permissions = [warning for path in dict.fromkeys(paths) if (warning := permission_warning(path))]
+    return Loaded(location, config, permissions + [f"Warning: {warning}" for warning in config.warnings])
 
 
 def write_text(path: str, text: str) -> None:
     """Put `text` into a file that only its owner may read, at once or not at all. Raises PywgError."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """As `write_text` does."""
     target = Path(path)
     temporary = target.with_name(f"{target.name}.tmp")
     try:
@@ -129,7 +146,7 @@ def write_text(path: str, text: str) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)

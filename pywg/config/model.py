@@ -61,9 +61,28 @@ class EndpointName:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyFile:
+    """A key that is in a file of its own. `path` is as it was written, with references to the environment."""
+
+    path: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyVariable:
+    """A key that is in the environment variable of this name."""
+
+    name: str
+
+
+KeySource: TypeAlias = KeyFile | KeyVariable
+
+
 @dataclasses.dataclass(slots=True)
 class Interface:
     """The `[Interface]` section; when it comes more than once, all of them together.
+
+    private_key_source: where the key is, when it is not in this file; `private_key` is what was found there.
 
     fwmark: 0 is `off`. table: `auto`, `off`, a number or the name of a routing table. mtu: bytes.
     Hooks are commands, in order, with `%i` not replaced yet.
@@ -82,6 +101,7 @@ class Interface:
     pre_down: list[Located[str]] = dataclasses.field(default_factory=list)
     post_down: list[Located[str]] = dataclasses.field(default_factory=list)
     save_config: Located[bool] | None = None
+    private_key_source: Located[KeySource] | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -90,6 +110,9 @@ class Peer:
 
     replace_allowed_ips: whether the entries replace what the peer has; false once a `+` or `-` was given.
     persistent_keepalive: seconds, 0 is `off`.
+    name: what people call it. more_endpoints: to be tried after `endpoint`, in this order.
+    disallowed_ips: what is not to be allowed although allowed_ips has it. Of a file that was loaded,
+    allowed_ips is without them, and preshared_key is what was found at preshared_key_source.
     """
 
     public_key: Located[PublicKey]
@@ -98,23 +121,41 @@ class Peer:
     persistent_keepalive: Located[int] | None = None
     allowed_ips: list[Located[AllowedIP]] = dataclasses.field(default_factory=list)
     replace_allowed_ips: bool = True
+    name: Located[str] | None = None
+    preshared_key_source: Located[KeySource] | None = None
+    more_endpoints: list[Located[EndpointName]] = dataclasses.field(default_factory=list)
+    disallowed_ips: list[Located[Network]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(slots=True)
 class Config:
-    """A whole file. `warnings` are things that work, but perhaps not as was meant."""
+    """A whole file. `warnings` are things that work, but perhaps not as was meant.
+
+    extensions: the keys of all lines that only pywg reads, in their order; names of peers are not among them.
+    """
 
     interface: Interface = dataclasses.field(default_factory=Interface)
     peers: list[Peer] = dataclasses.field(default_factory=list)
     warnings: list[Mistake] = dataclasses.field(default_factory=list, compare=False)
+    extensions: list[Located[str]] = dataclasses.field(default_factory=list, compare=False)
 
 
 def strip(config: Config) -> Config:
-    """The same without what only wg-quick knows."""
+    """The same without what only wg-quick or pywg knows; of a loaded file, with all of its keys."""
     interface = config.interface
     return Config(
         Interface(interface.private_key, interface.listen_port, interface.fwmark),
-        config.peers,
+        [
+            Peer(
+                peer.public_key,
+                peer.preshared_key,
+                peer.endpoint,
+                peer.persistent_keepalive,
+                peer.allowed_ips,
+                peer.replace_allowed_ips,
+            )
+            for peer in config.peers
+        ],
         config.warnings,
     )
 
@@ -124,6 +165,7 @@ def merge_peers(peers: Sequence[Peer]) -> list[Peer]:
 
     A later section's values stand, those it does not give stay; its AllowedIPs replace the earlier ones, also
     when it has none, unless they are incremental. A network belongs to the peer that was given it last.
+    Of files that were loaded: disallowed_ips have been taken out of allowed_ips, and are not repeated.
     """
     merged: dict[PublicKey, Peer] = {}
     owner: dict[Network, PublicKey] = {}
@@ -136,6 +178,10 @@ def merge_peers(peers: Sequence[Peer]) -> list[Peer]:
             section.preshared_key or before.preshared_key,
             section.endpoint or before.endpoint,
             section.persistent_keepalive or before.persistent_keepalive,
+            name=section.name or before.name,
+            preshared_key_source=section.preshared_key_source
+            or (None if section.preshared_key else before.preshared_key_source),
+            more_endpoints=(section if section.endpoint else before).more_endpoints,
         )
         mine = owned.setdefault(key, {})
         if section.replace_allowed_ips:

@@ -1,7 +1,8 @@
 """The grammar of configuration files: text in, model out, or every mistake at once.
 
 Two dialects share it. Of a line that is `wg`'s, a `#` begins a comment anywhere and white space does not
-count, not even inside a word; of wg-quick's own keys, values are words, and hooks keep their `#`.
+count, not even inside a word; of wg-quick's own keys, values are words, and hooks keep their `#`. There,
+some comments are read too, see `comments.py`; what they refer to is looked up later, in `settle.py`.
 Facts from wireguard-tools' `config.c` and `wg-quick`.
 """
 
@@ -14,6 +15,14 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
+from pywg.config.comments import (
+    MARKER,
+    name_start,
+    nearly_setting,
+    only_reference,
+    references,
+    setting_start,
+)
 from pywg.config.model import (
     Address,
     AllowedIP,
@@ -22,16 +31,34 @@ from pywg.config.model import (
     EndpointName,
     Interface,
     InterfaceAddress,
+    KeyFile,
+    KeySource,
+    KeyVariable,
     Network,
     Operation,
     Peer,
 )
-from pywg.config.positions import ConfigError, Located, Mistake, Position, closest, did_you_mean, quote
+from pywg.config.positions import (
+    ConfigError,
+    Located,
+    Mistake,
+    Position,
+    closest,
+    did_you_mean,
+    printable,
+    quote,
+)
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 
 MISTAKE_LIMIT = 100
 """Mistakes that are kept and told; further ones are counted."""
+
+NAME_LIMIT = 64
+"""Characters of a peer's name that are kept."""
+
+PATH_LIMIT = 4096
+"""Characters of the longest path that the system takes."""
 
 _SPACE = " \t\n\v\f\r"
 _WITHOUT_SPACE = str.maketrans("", "", _SPACE)
@@ -44,6 +71,7 @@ _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _TABLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _SEARCH_DOMAIN = re.compile(r"[\w.~-]+")
 _KEY_LENGTH = 44
+_KEY_TEXT = re.compile(r"[A-Za-z0-9+/]{43}=?")
 
 T = TypeVar("T")
 K = TypeVar("K", PrivateKey, PublicKey, PresharedKey)
@@ -72,6 +100,10 @@ class _PeerSection:
     persistent_keepalive: Located[int] | None = None
     allowed_ips: list[Located[AllowedIP]] = dataclasses.field(default_factory=list)
     replace_allowed_ips: bool = True
+    name: Located[str] | None = None
+    preshared_key_source: Located[KeySource] | None = None
+    more_endpoints: list[Located[EndpointName]] = dataclasses.field(default_factory=list)
+    disallowed_ips: list[Located[Network]] = dataclasses.field(default_factory=list)
 
 
 def parse(text: str, path: str, dialect: Dialect) -> Config:
@@ -102,6 +134,8 @@ class _Parser:
             raise ConfigError([Mistake(Position(self._path), "the file is empty")])
         for self._line, line in enumerate(text.split("\n"), 1):
             self._read_line(line)
+        interface = self._config.interface
+        self._refuse_two_keys("PrivateKey", interface.private_key, interface.private_key_source)
         for section in self._peers:
             self._finish_peer(section)
         if self._mistakes:
@@ -126,6 +160,8 @@ class _Parser:
         code = line.partition("#")[0]
         stripped = code.strip(_SPACE)
         if not stripped:
+            if code != line and self._dialect is Dialect.WG_QUICK and not self._ignored:
+                self._read_comment(line)
             return
         column = code.index(stripped[0]) + 1
         if stripped[0] == "[":
@@ -177,6 +213,57 @@ class _Parser:
         self._warn(word.column, "AllowedIPs: is empty, which wg does not accept; leave the line out instead")
         return True
 
+    def _read_comment(self, line: str) -> None:
+        start = setting_start(line)
+        if start is not None:
+            self._read_extension(line, start)
+        elif isinstance(self._section, _PeerSection) and (start := name_start(line)) is not None:
+            self._name(line[start:].strip(_SPACE), start + 1)
+        elif (key := nearly_setting(line)) and key.lower() in _INTERFACE_EXTENSIONS | _PEER_EXTENSIONS:
+            text = f"this is only a comment; pywg reads '{MARKER} {key} = ...', without the blank"
+            self._warn(line.index("#") + 1, text)
+
+    def _read_extension(self, line: str, start: int) -> None:
+        here = self._at(line.index("#") + 1)
+        code = line[:start] + line[start:].partition("#")[0]
+        before, equals, _ = code[start:].partition("=")
+        key = before.strip(_SPACE)
+        if not equals or not _PLAIN_NAME.fullmatch(key):
+            # It may have (a part of) a key in it; so it is not repeated.
+            self._mistake(here, f"this is not '{MARKER} Key = value'")
+            return
+        entry = self._find_extension(key, here)
+        if entry is None:
+            return
+        begin = start + len(before) + 1
+        value = code[begin:].strip(_SPACE)
+        if not value:
+            self._mistake(here, f"{entry.name}: has no value")
+            return
+        self._config.extensions.append(Located(entry.name, here))
+        entry.read(self, entry.name, Word(value, code.index(value, begin) + 1))
+
+    def _find_extension(self, key: str, here: Position) -> _Entry | None:
+        """The entry for a key behind `#pywg`; None, when that is a mistake and has been noted."""
+        if self._section is None:
+            self._mistake(here, f"{quote(key)} stands before any [Interface] or [Peer] section")
+            return None
+        entries, others, plain = _INTERFACE_EXTENSIONS, _PEER_EXTENSIONS, _INTERFACE_ENTRIES
+        other_section = "[Peer]"
+        if isinstance(self._section, _PeerSection):
+            entries, others, plain = _PEER_EXTENSIONS, _INTERFACE_EXTENSIONS, _PEER_ENTRIES
+            other_section = "[Interface]"
+        if (entry := entries.get(key.lower())) is not None:
+            return entry
+        if (other := others.get(key.lower())) is not None:
+            self._mistake(here, f"'{MARKER} {other.name}' belongs in a section {other_section}")
+        elif (ordinary := plain.get(key.lower())) is not None:
+            self._mistake(here, f"'{ordinary.name}' is an ordinary key; write it without '{MARKER}'")
+        else:
+            names = [entry.name for entry in entries.values()]
+            self._mistake(here, f"unknown key {quote(key)} behind '{MARKER}'{did_you_mean(key, names)}")
+        return None
+
     def _find_entry(self, key: Word) -> _Entry | None:
         """The entry for this key in this section; None, when that is a mistake and has been noted."""
         here = self._at(key.column)
@@ -201,12 +288,23 @@ class _Parser:
             self._mistake(here, "this line is not 'Key = value' with a key that is known here")
         elif (other := others.get(key.text.lower())) is not None:
             self._mistake(here, f"'{other.name}' belongs in a section {other_section}")
+        elif self._dialect is Dialect.WG_QUICK and (own := _extension_called(key.text)) is not None:
+            self._mistake(here, f"'{own}' is a key of pywg's own; write the line as '{MARKER} {own} = ...'")
         else:
             names = [e.name for e in entries.values() if e.of_wg or self._dialect is Dialect.WG_QUICK]
             self._mistake(here, f"unknown key {quote(key.text)}{did_you_mean(key.text, names)}")
         return None
 
+    def _refuse_two_keys(self, name: str, inline: object, source: Located[KeySource] | None) -> None:
+        if isinstance(inline, Located) and source is not None:
+            text = f"there is a {name} in line {inline.position.line} too; keep one of the two"
+            self._mistake(source.position, f"{_source_name(name, source.value)}: {text}")
+
     def _finish_peer(self, section: _PeerSection) -> None:
+        self._refuse_two_keys("PresharedKey", section.preshared_key, section.preshared_key_source)
+        if section.endpoint is None and section.more_endpoints:
+            text = f"Endpoint: the peer's first one is written without '{MARKER}'"
+            self._mistake(section.more_endpoints[0].position, text)
         if section.public_key is not None:
             self._config.peers.append(
                 Peer(
@@ -216,6 +314,10 @@ class _Parser:
                     section.persistent_keepalive,
                     section.allowed_ips,
                     section.replace_allowed_ips,
+                    section.name,
+                    section.preshared_key_source,
+                    section.more_endpoints,
+                    section.disallowed_ips,
                 )
             )
         elif not section.public_key_given:
@@ -264,8 +366,15 @@ class _Parser:
         assert isinstance(self._section, _PeerSection)
         return self._section
 
+    def _secret(self, name: str, word: Word, kind: type[K]) -> Located[K] | None:
+        if word.text.startswith("$") and self._dialect is Dialect.WG_QUICK:
+            text = f"is no key; one from the environment is written '{MARKER} {name} = ${{VARIABLE}}'"
+            self._mistake(self._at(word.column), f"{name}: {text}")
+            return None
+        return self._wg_one(name, word, lambda text: _key(kind, text))
+
     def _private_key(self, name: str, word: Word) -> None:
-        self._interface.private_key = self._wg_one(name, word, lambda text: _key(PrivateKey, text))
+        self._interface.private_key = self._secret(name, word, PrivateKey)
 
     def _listen_port(self, name: str, word: Word) -> None:
         self._interface.listen_port = self._wg_one(name, word, listen_port)
@@ -313,7 +422,7 @@ class _Parser:
         self._peer.public_key = self._wg_one(name, word, lambda text: _key(PublicKey, text))
 
     def _preshared_key(self, name: str, word: Word) -> None:
-        self._peer.preshared_key = self._wg_one(name, word, lambda text: _key(PresharedKey, text))
+        self._peer.preshared_key = self._secret(name, word, PresharedKey)
 
     def _endpoint(self, name: str, word: Word) -> None:
         self._peer.endpoint = self._wg_one(name, word, endpoint_name)
@@ -335,9 +444,62 @@ class _Parser:
             self._peer.allowed_ips.append(located)
             if located.value.operation is not Operation.SET:
                 self._peer.replace_allowed_ips = False
-            if located.value.host_bits:
-                used = located.value.network
-                self._warn(begin, f"{name}: {quote(text.strip(_SPACE))} has host bits set; {used} is used")
+            self._warn_of_host_bits(name, Word(text.strip(_SPACE), begin), located.value)
+
+    def _warn_of_host_bits(self, name: str, word: Word, entry: AllowedIP) -> None:
+        if entry.host_bits:
+            self._warn(word.column, f"{name}: {quote(word.text)} has host bits set; {entry.network} is used")
+
+    # --- Values of pywg's own. ----------------------------------------------------------------------------
+
+    def _name(self, text: str, column: int) -> None:
+        shown = printable(text)[:NAME_LIMIT].strip()
+        if not shown:
+            return
+        if self._peer.name is not None:
+            known = self._peer.name
+            text = f"the peer is called {quote(known.value)} in line {known.position.line} already"
+            self._warn(column, f"{text}; this name is not used, and a name stands behind its [Peer]")
+            return
+        self._peer.name = Located(shown, self._at(column))
+
+    def _key_source(
+        self, name: str, word: Word, before: Located[KeySource] | None, convert: Callable[[str], KeySource]
+    ) -> Located[KeySource] | None:
+        if before is not None:
+            text = f"line {before.position.line} says already where the key is"
+            self._mistake(self._at(word.column), f"{name}: {text}")
+            return before
+        return self._one(name, word, convert)
+
+    def _private_key_file(self, name: str, word: Word) -> None:
+        before = self._interface.private_key_source
+        self._interface.private_key_source = self._key_source(name, word, before, _key_file)
+
+    def _private_key_variable(self, name: str, word: Word) -> None:
+        before = self._interface.private_key_source
+        self._interface.private_key_source = self._key_source(name, word, before, _key_variable)
+
+    def _preshared_key_file(self, name: str, word: Word) -> None:
+        before = self._peer.preshared_key_source
+        self._peer.preshared_key_source = self._key_source(name, word, before, _key_file)
+
+    def _preshared_key_variable(self, name: str, word: Word) -> None:
+        before = self._peer.preshared_key_source
+        self._peer.preshared_key_source = self._key_source(name, word, before, _key_variable)
+
+    def _another_endpoint(self, name: str, word: Word) -> None:
+        located = self._wg_one(name, word, endpoint_name)
+        if located is not None:
+            self._peer.more_endpoints.append(located)
+
+    def _disallowed_ips(self, name: str, word: Word) -> None:
+        for match in _WORD.finditer(word.text):
+            entry = Word(match[0], word.column + match.start())
+            located = self._one(name, entry, _disallowed_ip)
+            if located is not None:
+                self._warn_of_host_bits(name, entry, located.value)
+                self._peer.disallowed_ips.append(Located(located.value.network, located.position))
 
 
 class _Entry(NamedTuple):
@@ -375,6 +537,32 @@ _PEER_ENTRIES = {
         _Entry("PersistentKeepalive", _P._persistent_keepalive),
     )
 }
+_INTERFACE_EXTENSIONS = {
+    entry.name.lower(): entry
+    for entry in (
+        _Entry("PrivateKeyFile", _P._private_key_file),
+        _Entry("PrivateKey", _P._private_key_variable),
+    )
+}
+_PEER_EXTENSIONS = {
+    entry.name.lower(): entry
+    for entry in (
+        _Entry("PresharedKeyFile", _P._preshared_key_file),
+        _Entry("PresharedKey", _P._preshared_key_variable),
+        _Entry("DisallowedIPs", _P._disallowed_ips),
+        _Entry("Endpoint", _P._another_endpoint),
+    )
+}
+
+
+def _extension_called(key: str) -> str | None:
+    """The name of pywg's own key that this is, whichever section it is for."""
+    entry = (_INTERFACE_EXTENSIONS | _PEER_EXTENSIONS).get(key.lower())
+    return entry.name if entry else None
+
+
+def _source_name(key: str, source: KeySource) -> str:
+    return f"{key}File" if isinstance(source, KeyFile) else key
 
 
 # --- Converters: one word to one value; they raise `BadValue` with what is wrong. --------------------------
@@ -533,3 +721,30 @@ def endpoint_name(text: str) -> EndpointName:
     elif not _SERVICE.fullmatch(port):
         raise BadValue(f"{quote(port)} is neither a port number nor the name of a service")
     return EndpointName(host, port)
+
+
+def _disallowed_ip(text: str) -> AllowedIP:
+    if text[:1] in ("+", "-"):
+        raise BadValue(f"{quote(text)} begins with a sign, which means nothing here")
+    return allowed_ip(text)
+
+
+def _key_file(text: str) -> KeyFile:
+    """A path, in which `$NAME` and `${NAME}` may stand. No message repeats it: it may be a key."""
+    if _KEY_TEXT.fullmatch(text):
+        raise BadValue("this is a key; the path of a file with the key in it is wanted")
+    if len(text) > PATH_LIMIT or not text.isprintable():
+        raise BadValue("this is no path")
+    if None in references(text):
+        raise BadValue("a '$' stands before the name of an environment variable; '$$' is the character")
+    return KeyFile(text)
+
+
+def _key_variable(text: str) -> KeyVariable:
+    """A reference to the environment. No message repeats it: it may be a key."""
+    name = only_reference(text)
+    if name is None:
+        raise BadValue(
+            f"behind '{MARKER}' is the name of an environment variable with the key in it: ${{NAME}}"
+        )
+    return KeyVariable(name)

@@ -1,6 +1,7 @@
 """A model back into a file's text, in the order and the spelling that `wg showconf` and `wg-quick save` use.
 
-The text holds the private key. Comments of the file that the model was read from are not part of it.
+The text holds the private key, unless the model says where else it is. Comments of the file that the model
+was read from are not part of it, but for those that pywg reads.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from pywg.config.model import Config, Interface, Operation, Peer
+from pywg.config.model import Config, Interface, KeyFile, KeySource, Operation, Peer
 from pywg.config.positions import Located
+from pywg.noise.keys import PresharedKey, PrivateKey
 
 T = TypeVar("T")
 
@@ -46,8 +48,20 @@ def _interface_lines(interface: Interface) -> Iterator[str]:
         yield f"ListenPort = {port}"
     for mark in _values([interface.fwmark]):
         yield f"FwMark = {mark:#x}" if mark else "FwMark = off"
-    for key in _values([interface.private_key]):
-        yield f"PrivateKey = {key.base64}"
+    yield from _key_lines("PrivateKey", interface.private_key, interface.private_key_source)
+
+
+def _key_lines(
+    name: str, key: Located[PrivateKey] | Located[PresharedKey] | None, source: Located[KeySource] | None
+) -> Iterator[str]:
+    """A key that is elsewhere stays there."""
+    if source is None:
+        if key is not None:
+            yield f"{name} = {key.value.base64}"
+    elif isinstance(source.value, KeyFile):
+        yield f"#pywg {name}File = {source.value.path}"
+    else:
+        yield f"#pywg {name} = ${{{source.value.name}}}"
 
 
 def _hook_lines(name: str, hooks: Sequence[Located[str]]) -> Iterator[str]:
@@ -56,12 +70,17 @@ def _hook_lines(name: str, hooks: Sequence[Located[str]]) -> Iterator[str]:
 
 def _peer_lines(peer: Peer) -> Iterator[str]:
     yield "[Peer]"
+    for name in _values([peer.name]):
+        yield f"# Name = {name}"
     yield f"PublicKey = {peer.public_key.value.base64}"
-    for key in _values([peer.preshared_key]):
-        yield f"PresharedKey = {key.base64}"
+    yield from _key_lines("PresharedKey", peer.preshared_key, peer.preshared_key_source)
     yield from _allowed_ips_lines(peer)
+    if peer.disallowed_ips:
+        yield f"#pywg DisallowedIPs = {', '.join(map(str, _values(peer.disallowed_ips)))}"
     for endpoint in _values([peer.endpoint]):
         yield f"Endpoint = {endpoint}"
+    for endpoint in _values(peer.more_endpoints):
+        yield f"#pywg Endpoint = {endpoint}"
     for seconds in _values([peer.persistent_keepalive]):
         yield f"PersistentKeepalive = {seconds or 'off'}"
 

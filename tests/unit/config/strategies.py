@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import string
 
 from hypothesis import strategies as st
 
-from pywg.config.model import AllowedIP, Config, EndpointName, Interface, Operation, Peer
+from pywg.config.model import (
+    AllowedIP,
+    Config,
+    EndpointName,
+    Interface,
+    KeyFile,
+    KeyVariable,
+    Operation,
+    Peer,
+)
 from pywg.config.positions import Located, Position
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 
@@ -42,9 +52,15 @@ hooks = st.lists(
 )
 tables = st.sampled_from(["auto", "off", "main", "my_table"]) | st.integers(0, 0xFFFFFFFF)
 
+variables = st.sampled_from(["KEY", "CREDENTIALS_DIRECTORY", "_a1"])
+paths = st.lists(st.sampled_from(["keys/", "a b", "${KEY}", "$_a1", "/", "é", "$$", "="]), min_size=1)
+key_sources = located(paths.map("".join).map("x{}.x".format).map(KeyFile) | variables.map(KeyVariable))
+"""Where keys may be that are not in the file."""
+
+peer_names = st.text(string.printable[:95] + "éß字", max_size=20).map("n{}".format).map(str.strip)
+
 interfaces = st.builds(
     Interface,
-    private_key=optional(raw_keys.map(PrivateKey)),
     listen_port=optional(st.integers(0, 65535)),
     fwmark=optional(st.integers(0, 0xFFFFFFFF)),
     addresses=st.lists(located(interface_addresses), max_size=3),
@@ -60,17 +76,31 @@ interfaces = st.builds(
 )
 
 
+def with_key(interface, key, source):
+    """A key is in the file, or elsewhere, or there is none."""
+    return dataclasses.replace(interface, private_key=None if source else key, private_key_source=source)
+
+
+interfaces = st.builds(with_key, interfaces, optional(raw_keys.map(PrivateKey)), st.none() | key_sources)
+
+
 @st.composite
 def _peers(draw, operations):
     entries = draw(st.lists(located(st.builds(AllowedIP, networks, st.sampled_from(operations))), max_size=5))
     incremental = any(entry.value.operation is not Operation.SET for entry in entries)
+    source = draw(st.none() | key_sources)
+    endpoint = draw(optional(endpoints))
     return Peer(
         draw(located(raw_keys.map(PublicKey))),
-        draw(optional(raw_keys.map(PresharedKey))),
-        draw(optional(endpoints)),
+        None if source else draw(optional(raw_keys.map(PresharedKey))),
+        endpoint,
         draw(optional(st.integers(0, 65535))),
         entries,
         not incremental or draw(st.booleans()),
+        draw(optional(peer_names)),
+        source,
+        draw(st.lists(located(endpoints), max_size=2)) if endpoint else [],
+        draw(st.lists(located(networks), max_size=3)),
     )
 
 
@@ -82,6 +112,7 @@ plain_configs = st.builds(Config, interfaces, st.lists(_peers([Operation.SET]), 
 
 _WORDS = """[Interface] [Peer] [peer PrivateKey PublicKey PresharedKey AllowedIPs Address Endpoint PostUp DNS
 MTU Table SaveConfig FwMark ListenPort PersistentKeepalive
+#pywg PrivateKeyFile DisallowedIPs PresharedKeyFile Name ${KEY} $
 # , / + - [ ] : 0x off true 10.0.0.1 ::1 32 65536"""
 _SPACES = ["=", " = ", "\n", "\n", " ", "\t", "\r", "\0", "\ufeff", "\u212a", "\udc80", "é", "A" * 43 + "="]
 _fragments = st.sampled_from([*_WORDS.split(), *_SPACES])

@@ -75,7 +75,7 @@ def _respell(line: str, random) -> str:
     spaces = [random.choice(["", " ", "\t ", "\v"]) for _ in range(3)]
     end = (
         ""
-        if key.strip().lower() in ("preup", "postup", "predown", "postdown")
+        if key.strip().lower() in ("preup", "postup", "predown", "postdown", "# name")
         else random.choice(["", "#x", "\r"])
     )
     return spaces[0] + key.strip() + spaces[1] + "=" + spaces[2] + value.strip() + end
