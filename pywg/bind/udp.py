@@ -3,7 +3,7 @@
 Follows the kernel's WireGuard where that differs from a plain socket: IPv4 datagrams leave without "don't
 fragment", so that a path with a smaller MTU fragments them and data still flows; IPv6 is fragmented here,
 to what ICMPv6 told of the path. Numbers of options are Linux's; elsewhere those that are not in `socket` are
-left out.
+left out, and on Windows datagrams leave from where routing has it, with TOS 0.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from pywg.bind.base import BindOffload, Received
 from pywg.errors import PywgError
-from pywg.tun import netlink
+from pywg.tun import netlink, utun
 from pywg.wire.endpoint import Endpoint, LocalAddress
 
 BUFFER_SIZE = 7 << 20
@@ -40,6 +40,9 @@ _RECEIVE_SIZE = 65536
 _CONTROL_SIZE = 256
 
 _LINUX = sys.platform == "linux"
+_DARWIN = sys.platform == "darwin"
+_HAS_CONTROL = hasattr(socket.socket, "recvmsg_into")
+"""Whether Python tells and sets more than addresses here (local address, TOS); on Windows it does not."""
 _SOL_UDP = 17
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
@@ -86,14 +89,16 @@ class UdpBind:
         self._offload = offload
         self._port: int = self._order[0].getsockname()[1]
         self._changes: socket.socket | None = None
-        if _LINUX:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if _LINUX:
                 self._changes = netlink.open_route_events()
+            elif _DARWIN:
+                self._changes = utun.open_route_events(utun.Darwin())
         self._turn = 0
         self._reads = 0
         self._buffer = bytearray(_RECEIVE_SIZE)
         self._view = memoryview(self._buffer)
-        self._into = [self._view]
+        self._receivers = [_receiver(sock, self._view) for sock in self._order]
         self._endpoints: dict[tuple[object, bytes], Endpoint] = {}
         self._refused: dict[str, list[int]] = {}
         self.errors: Counter[int] = Counter()
@@ -145,12 +150,12 @@ class UdpBind:
 
     def receive(self) -> Received | None:
         """See `Bind.receive`."""
-        order = self._order
-        for _ in range(len(order)):
+        receivers = self._receivers
+        for _ in range(len(receivers)):
             if self._reads >= _READS_IN_A_ROW:
                 self._next_turn()
             try:
-                size, control, _flags, address = order[self._turn].recvmsg_into(self._into, _CONTROL_SIZE)
+                size, control, _flags, address = receivers[self._turn]()
             except BlockingIOError:
                 self._next_turn()
                 continue
@@ -208,7 +213,10 @@ class UdpBind:
             run = self._run(datagrams, sent, endpoint.host, MAX_PAYLOAD[family]) if total - sent > 1 else 1
             try:
                 if run == 1:
-                    sock.sendmsg((datagrams[sent],), control, 0, address)
+                    if _HAS_CONTROL:
+                        sock.sendmsg((datagrams[sent],), control, 0, address)
+                    else:
+                        sock.sendto(datagrams[sent], address)
                 else:
                     size = len(datagrams[sent])
                     segments = (_SOL_UDP, _UDP_SEGMENT, _U16.pack(size))
@@ -290,6 +298,7 @@ class UdpBind:
         _close_all(self._sockets)
         self._sockets = {}
         self._order = []
+        self._receivers = []
         self._turn = 0
         if self._changes is not None:
             self._changes.close()
@@ -385,6 +394,19 @@ def _has_gso(sock: socket.socket) -> bool:
     return True
 
 
+def _receiver(sock: socket.socket, view: memoryview) -> Callable[[], tuple[int, list[_Control], int, object]]:
+    """Receives one read of a socket into `view`: its size, control messages, flags and source."""
+    if _HAS_CONTROL:
+        into = [view]
+        return lambda: sock.recvmsg_into(into, _CONTROL_SIZE)
+
+    def receive() -> tuple[int, list[_Control], int, object]:
+        size, address = sock.recvfrom_into(view)
+        return size, [], 0, address
+
+    return receive
+
+
 def _local_address(info: bytes) -> LocalAddress | None:
     """The local address in a PKTINFO control message of either family."""
     if len(info) == _IN_PKTINFO.size:
@@ -404,7 +426,7 @@ def _send_control(endpoint: Endpoint, tos: int) -> list[_Control]:
         if local is not None and _IP_PKTINFO is not None and ":" not in local.host:
             data = _IN_PKTINFO.pack(0, socket.inet_aton(local.host), bytes(4))
             control.append((socket.IPPROTO_IP, _IP_PKTINFO, data))
-        if tos:
+        if tos and _LINUX:  # others may refuse a datagram for it
             control.append((socket.IPPROTO_IP, _IP_TOS, _INT.pack(tos)))
     else:
         if local is not None and _IPV6_PKTINFO is not None and ":" in local.host:

@@ -56,7 +56,7 @@ def require_network_rights(command: str) -> None:
     """Raise PywgError unless interfaces may be changed; `command` is what the person typed."""
     if not may_administer_network():
         if sys.platform == "win32":
-            raise PywgError(f"changing interfaces needs a console that was started as administrator: {command}")
+            raise PywgError(f"changing interfaces needs an administrator's console: {command}")
         raise PywgError(
             f"changing interfaces needs the capability CAP_NET_ADMIN; run it as root: sudo {command}"
         )

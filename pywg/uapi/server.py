@@ -119,7 +119,7 @@ class Service(Protocol):
 
 
 def apply_change(engine: Configurable[Handle], change: DeviceChange) -> None:
-    """Apply what a client would send, within one program. Raises UapiError; what came before stays applied."""
+    """Apply what a client would send, within one program. Raises UapiError; earlier lines stay applied."""
     request = _SetRequest(engine)
     try:
         for line in format_set(change):

@@ -290,3 +290,20 @@ def test_a_link_local_source_keeps_its_interface(bind: UdpBind) -> None:
     got = bind._received(1, [(41, 50, info)], ("fe80::1%eth0", 5, 0, 3))
     assert got.endpoint == Endpoint("fe80::1", 5, 3)
     assert got.endpoint.local == LocalAddress("fe80::2", 3)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_without_control_messages_datagrams_and_addresses_pass_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(udp, "_HAS_CONTROL", False)  # as Python is on Windows
+    left, right = UdpBind.open(gso=False, gro=False), UdpBind.open(gso=False, gro=False)
+    assert left.receive() is None
+    assert left.send([b"one", b"", b"three"], Endpoint(host, right.port), 0x88) == 3
+    got = right.receive()
+    assert got is not None
+    assert (bytes(got.data), got.endpoint, got.endpoint.local) == (b"one", Endpoint(host, left.port), None)
+    assert received(right) == [b"", b"three"]
+    left.close()
+    right.close()
+    assert right.receive() is None
