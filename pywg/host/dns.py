@@ -8,6 +8,7 @@ be recorded and taken back by another process, more than once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,7 +72,7 @@ def choose_dns(interface: str, servers: Sequence[str], search: Sequence[str]) ->
         return ResolvconfDns(f"{resolvconf_prefix()}{interface}", servers, search)
     if _is_of_another_network(RESOLV_CONF):
         raise PywgError(
-            f"DNS: {RESOLV_CONF} is the machine's here, and this is another network namespace; give that one "
+            f"{RESOLV_CONF} is the machine's here, and this is another network namespace; give that one "
             f"its own (`ip netns exec NAME` takes /etc/netns/NAME/resolv.conf), or leave DNS out"
         )
     return FileDns(interface, servers, search)
@@ -90,7 +91,7 @@ def recall_dns(record: Mapping[str, Any]) -> DnsChange:
                 return FileDns(name, servers, search, Path(record["path"]))
     except (KeyError, TypeError):
         pass
-    raise PywgError("DNS: what was recorded of the name servers cannot be read; nothing of them was restored")
+    raise PywgError("what was recorded of the name servers cannot be read; nothing of them was restored")
 
 
 class ResolvedDns:
@@ -282,19 +283,30 @@ def _text_of(path: Path) -> str:
 
 
 def _is_of_another_network(path: Path) -> bool:
-    """Whether the file is also that of the first process, which is in another network namespace.
+    """Whether the file is also that of one who started us and who is in another network namespace."""
+    if not os.path.lexists(path):
+        path = path.parent
+    network, file = Path("/proc/self/ns/net").stat(), path.lstat()
+    for process in _ancestors():
+        with contextlib.suppress(OSError):  # where it may not be looked at
+            if not os.path.samestat(network, (process / "ns/net").stat()) and os.path.samestat(
+                file, (process / "root" / path.relative_to("/")).lstat()
+            ):
+                return True
+    return False
 
-    Not known (and so no) where the first process may not be looked at.
-    """
-    others = Path("/proc/1/root", path.relative_to("/"))
-    try:
-        if os.path.samestat(Path("/proc/1/ns/net").stat(), Path("/proc/self/ns/net").stat()):
-            return False
-        if not os.path.lexists(path):
-            path, others = path.parent, others.parent
-        return os.path.samestat(path.lstat(), others.lstat())
-    except OSError:
-        return False
+
+def _ancestors() -> Iterator[Path]:
+    """The folders in /proc of our parent, its parent, and so on to the first process."""
+    process = os.getppid()
+    while process > 0:
+        folder = Path("/proc", str(process))
+        yield folder
+        try:
+            _, _, after_name = (folder / "stat").read_text(errors="replace").rpartition(") ")
+            process = int(after_name.split()[1])
+        except (OSError, ValueError, IndexError):
+            return
 
 
 def _run(command: list[str], input: str = "", *, check: bool = True) -> None:
@@ -318,4 +330,4 @@ def _run(command: list[str], input: str = "", *, check: bool = True) -> None:
         if done.returncode == 0:
             return
     if check:
-        raise PywgError(f"DNS: {shlex.join(command)} {failure}")
+        raise PywgError(f"{shlex.join(command)} {failure}")

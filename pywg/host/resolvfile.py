@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pywg.errors import PywgError
+from pywg.host import state
 
 _MARK = b"# By pywg, for as long as its tunnels are up; what was here before stands below, behind '#|'.\n"
 _TUNNEL, _LINK, _ABSENT, _MOUNT = b"#+ ", b"#link ", b"#absent", b"#mount "
@@ -26,8 +27,6 @@ _LINE, _UNENDED_LINE = b"#| ", b"#|_"
 
 _UNREPLACEABLE = {errno.EBUSY, errno.EROFS, errno.EPERM, errno.EACCES, errno.EXDEV}
 """What renaming answers for a mount point, in a read-only directory, and for a file that is immutable."""
-
-STATE_DIRECTORY_VARIABLE = "PYWG_STATE_DIR"
 
 _MS_BIND, _MNT_DETACH = 0x1000, 2
 
@@ -94,9 +93,8 @@ def add(path: Path, interface: str, settings: str) -> None:
         content = _read(path)
         content.tunnels.pop(os.fsencode(interface), None)
         content.tunnels[os.fsencode(interface)] = os.fsencode(settings)
-        write = _replaced if content.before.kind == _LINK else _replaced_or_written
         try:
-            write(path, content.text())
+            _write(path, content)
         except OSError as error:
             if error.errno not in _UNREPLACEABLE:
                 raise
@@ -110,7 +108,7 @@ def remove(path: Path, interface: str) -> None:
         if content.tunnels.pop(os.fsencode(interface), None) is None:
             return
         if content.tunnels:
-            _replaced_or_written(path, content.text())
+            _write(path, content)
         else:
             _put_back(path, content.before)
 
@@ -140,13 +138,26 @@ def how_to_write(path: Path, settings: str) -> str:
 
 def _read(path: Path) -> _Content:
     """Ours as it is, or a new one over what is there."""
-    if path.is_symlink():
-        return _Content(_Before(_LINK, os.fsencode(path.readlink())))
+    is_link = path.is_symlink()
     try:
         text = path.read_bytes()
-    except FileNotFoundError:
-        return _Content(_Before(_ABSENT))
-    return _Content.parse(text) or _Content(_Before(_LINE, text))
+    except OSError:
+        text = b""
+        if not is_link:
+            return _Content(_Before(_ABSENT))
+    ours = _Content.parse(text)
+    if is_link and (ours is None or ours.before.kind != _MOUNT):
+        return _Content(_Before(_LINK, os.fsencode(path.readlink())))
+    return ours or _Content(_Before(_LINE, text))
+
+
+def _write(path: Path, content: _Content) -> None:
+    if content.before.kind == _MOUNT:
+        _written(Path(os.fsdecode(content.before.data)), content.text())
+    elif path.is_symlink():
+        _replaced(path, content.text())  # never into what it leads to
+    else:
+        _replaced_or_written(path, content.text())
 
 
 def _put_back(path: Path, before: _Before) -> None:
@@ -169,12 +180,15 @@ def _replaced_or_written(path: Path, text: bytes) -> None:
         if error.errno not in _UNREPLACEABLE:
             raise
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            _written(path, text)
         except FileNotFoundError:
             raise error from None
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            file.write(text)  # over what is there, so that nobody finds the file empty
-            file.truncate(len(text))
+
+
+def _written(path: Path, text: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_NOFOLLOW), "wb", buffering=0) as file:
+        file.write(text)  # over what is there, so that nobody finds the file empty
+        file.truncate(len(text))
 
 
 def _replaced(path: Path, text: bytes) -> None:
@@ -207,8 +221,7 @@ def _replace(path: Path, make: Callable[[Path], None]) -> None:
 def _mount_over(path: Path, content: _Content) -> None:
     """For a file that can be neither replaced nor written: mount ours over it, from the state's directory."""
     namespace = Path("/proc/self/ns/mnt").stat().st_ino
-    directory = Path(os.environ.get(STATE_DIRECTORY_VARIABLE, "/run/pywg"))
-    source = directory / f"resolv.conf-{namespace}"
+    source = state.directory() / f"resolv.conf-{namespace}"
     content.before = _Before(_MOUNT, os.fsencode(source))
     source.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     source.write_bytes(content.text())
@@ -232,7 +245,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise PywgError(f"DNS: {path.parent} cannot be opened: {error.strerror}") from None
+        raise PywgError(f"{path.parent} cannot be opened: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -246,5 +259,5 @@ def _sentences(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PywgError(
-            f"DNS: {path} cannot be changed: {error.strerror}; without DNS in the file it is left alone"
+            f"{path} cannot be changed: {error.strerror}; without DNS in the file it is left alone"
         ) from None
