@@ -5,7 +5,8 @@ changed, `EndpointKeeper` answers with names to resolve and endpoints to set. `m
 it. In the spirit of RFC 8305: both families are known, the preferred one is tried, and the other soon after.
 
 A peer is in trouble when packets go out to it and nothing comes back. What comes back shows that an endpoint
-works: any received byte, or a handshake. Peers that are silent because nobody sends are left alone.
+works: data, or a handshake; not the peer's own initiations, which it sends because it does not hear us. Peers
+that are silent because nobody sends are left alone.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ LOOK, LOOK_CLOSELY = 5.0, 1.0
 
 CANDIDATE_LIMIT = 8
 """Addresses of one name that are tried at the most."""
+
+_INITIATIONS = (148, 296, 444)
+"""Bytes of one to three initiations. A peer that sends nothing else does not hear us; data in messages of
+whole blocks of 16 never sums up to these."""
 
 _KEEPALIVE = 32
 _SPARE_KEEPALIVES = 2
@@ -215,7 +220,8 @@ class EndpointKeeper:
     def _observe(self, peer: _Peer, snapshot: PeerSnapshot, wall_ns: int, now: float) -> list[Action]:
         peer.endpoint = snapshot.endpoint
         first = peer.received < 0
-        heard = snapshot.rx_bytes != peer.received or snapshot.last_handshake_ns != peer.handshake_ns
+        grown = snapshot.rx_bytes - peer.received
+        heard = snapshot.last_handshake_ns != peer.handshake_ns or (grown != 0 and grown not in _INITIATIONS)
         if first:
             heard = snapshot.last_handshake_ns != 0
         if snapshot.last_handshake_ns != peer.handshake_ns:

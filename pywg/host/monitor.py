@@ -76,7 +76,7 @@ def start_monitor(interface: str, peers: Sequence[Watched]) -> None:
     keeps = os.environ.get("LOG_LEVEL", "") not in {"", "silent"}
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pywg.host.monitor", interface],
+            command_line(interface),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if keeps else subprocess.DEVNULL,
@@ -102,21 +102,25 @@ def start_monitor(interface: str, peers: Sequence[Watched]) -> None:
     raise PywgError(f"the endpoint monitor of {interface} did not start: {reason}")
 
 
-def stop_monitor(interface: str) -> bool:
-    """End the monitor of an interface, and wait until it has ended; returns whether there was one."""
+def command_line(interface: str, *, foreground: bool = False) -> list[str]:
+    """The program and its arguments; it reads from standard input what `written` gives."""
+    options = ["-f"] if foreground else []
+    return [sys.executable, "-m", "pywg.host.monitor", *options, interface]
+
+
+def stop_monitor(interface: str) -> None:
+    """End the monitor of an interface, if there is one, and wait until it has ended."""
     if sys.platform != "linux":
-        return False
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(_END_LIMIT)
         try:
             connection.connect(_address(interface))
-            if not _is_ours(connection):
-                return False
-            connection.send(b"end")
-            connection.recv(1)
+            if _is_ours(connection):
+                connection.send(b"end")
+                connection.recv(1)
         except OSError:
-            return False
-    return True
+            return
 
 
 def monitor_runs(interface: str) -> bool:

@@ -13,6 +13,7 @@ import errno
 import functools
 import importlib
 import shlex
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from pywg.host.daemon import (
     wait_until_ready,
 )
 from pywg.host.hooks import run_hooks
+from pywg.host.monitor import start_monitor, stop_monitor, watched_peers
 from pywg.host.names import interface_exists, interface_meant, require_network_rights
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import choose_mtu, routes_to_add, table_number
@@ -77,6 +79,7 @@ def bring_up(argument: str, say: Say, *, dry: bool = False) -> None:
             # The place of DNS: after the interface is up, before its routes.
             _add_routes(up, device)
             _run_hooks(up, "PostUp")
+            _start_monitor(up)
             kept.finished = True
             _keep(up)
 
@@ -132,7 +135,8 @@ def undo_all(kept: State, say: Say) -> bool:
             clean = False
             say(f"pywg: this could not be undone: {error}")
 
-    # The place of DNS, and of ending the monitor.
+    # The place of DNS.
+    stop_monitor(kept.interface)
     if interface_exists(kept.interface) and (kept.index is None or kept.is_running):  # else somebody else's
         undo(f"ip link delete dev {kept.interface}", functools.partial(_delete, kept.interface))
     try:
@@ -372,6 +376,22 @@ def _covered(up: _Up, versions: set[int]) -> set[Network]:
     if up.steps.dry:
         return {address.value.network for address in up.config.interface.addresses}
     return set().union(*(up.network.networks_of(up.interface, version) for version in versions))
+
+
+def _start_monitor(up: _Up) -> None:
+    """The last step, where the file has endpoints that may change; without it the tunnel works as well."""
+    peers = watched_peers(up.config)
+    if not peers or sys.platform != "linux":
+        return
+
+    def start() -> None:
+        try:
+            start_monitor(up.interface, peers)
+        except PywgError as error:
+            up.say(f"Warning: {error}; endpoints stay as they are")
+
+    stop = functools.partial(stop_monitor, up.interface)
+    up.steps.run(f"pywg monitor {shlex.quote(up.argument)} &", start, Undo("", stop))
 
 
 # --- Parts of both. ---------------------------------------------------------------------------------------

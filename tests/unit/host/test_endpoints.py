@@ -295,6 +295,17 @@ def test_an_answer_that_never_comes_is_not_waited_for() -> None:
     assert moves[0].endpoint == V4
 
 
+def test_initiations_of_a_peer_that_does_not_hear_us_are_no_answer() -> None:
+    world = World(V4, {NAME: [V4], BACKUP: [OTHER_V4]}, {V4, OTHER_V4})
+    world.run(60)
+    world.live = {OTHER_V4}
+    for _ in range(6):
+        world.run(5)
+        if world.endpoint == V4:
+            world.received += 148
+    assert [endpoint for _, endpoint in world.changes] == [OTHER_V4]
+
+
 def test_a_peer_without_an_endpoint_gets_one() -> None:
     world = World(None, {NAME: [V4]}, {V4})
     world.run(10)
