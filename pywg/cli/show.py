@@ -43,9 +43,9 @@ def command(context: click.Context, as_json: bool, words: tuple[str, ...]) -> No
     JSON has a "version", 1 now; later versions of pywg may add fields, but change none within a version.
     "interfaces" is a list of objects: "name", "public_key" (or null), "has_private_key", "private_key" (only
     with WG_HIDE_KEYS=never), "listen_port", "fwmark" (numbers or null), and "peers", a list of objects:
-    "public_key", "has_preshared_key", "preshared_key" (only with WG_HIDE_KEYS=never), "endpoint" (text or
-    null), "allowed_ips" (a list), "latest_handshake" (seconds since 1970, or null), "rx_bytes", "tx_bytes",
-    "persistent_keepalive" (seconds, or null).
+    "public_key", "name" (text or null), "has_preshared_key", "preshared_key" (only with WG_HIDE_KEYS=never),
+    "endpoint" (text or null), "allowed_ips" (a list), "latest_handshake" (seconds since 1970, or null),
+    "rx_bytes", "tx_bytes", "persistent_keepalive" (seconds, or null).
     """
     match words:
         case ("interfaces",) if not as_json:
@@ -130,7 +130,10 @@ def _print_pretty(name: str, device: DeviceSnapshot) -> None:
 
 
 def _print_json(devices: list[tuple[str, DeviceSnapshot]]) -> None:
-    click.echo(json.dumps(wgformat.json_value(devices, hide_keys=_hides_keys()), indent=2))
+    from pywg.host.peernames import peer_names  # half of what this command imports; only JSON has names
+
+    value = wgformat.json_value(devices, hide_keys=_hides_keys(), names=peer_names)
+    click.echo(json.dumps(value, indent=2))
 
 
 def _hides_keys() -> bool:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
-from pywg.noise.keys import PresharedKey, PrivateKey
+from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire.endpoint import Endpoint
 
 JSON_VERSION = 1
@@ -224,15 +224,22 @@ def showconf(device: DeviceSnapshot) -> str:
 # --- For programs. ----------------------------------------------------------------------------------------
 
 
-def json_value(devices: Sequence[tuple[str, DeviceSnapshot]], *, hide_keys: bool) -> dict[str, Any]:
-    """What `pywg show --json` prints; its fields are documented there."""
+def json_value(
+    devices: Sequence[tuple[str, DeviceSnapshot]],
+    *,
+    hide_keys: bool,
+    names: Callable[[str], Mapping[PublicKey, str]] = lambda _: {},
+) -> dict[str, Any]:
+    """What `pywg show --json` prints; its fields are documented there. names: of an interface's peers."""
     return {
         "version": JSON_VERSION,
-        "interfaces": [_json_device(name, device, hide_keys) for name, device in devices],
+        "interfaces": [_json_device(name, device, hide_keys, names(name)) for name, device in devices],
     }
 
 
-def _json_device(name: str, device: DeviceSnapshot, hide_keys: bool) -> dict[str, Any]:
+def _json_device(
+    name: str, device: DeviceSnapshot, hide_keys: bool, names: Mapping[PublicKey, str]
+) -> dict[str, Any]:
     key = device.private_key
     value: dict[str, Any] = {
         "name": name,
@@ -243,14 +250,15 @@ def _json_device(name: str, device: DeviceSnapshot, hide_keys: bool) -> dict[str
         value["private_key"] = key.base64
     value["listen_port"] = device.listen_port or None
     value["fwmark"] = device.fwmark or None
-    value["peers"] = [_json_peer(peer, hide_keys) for peer in sorted(device.peers, key=_by_handshake)]
+    value["peers"] = [_json_peer(peer, hide_keys, names) for peer in sorted(device.peers, key=_by_handshake)]
     return value
 
 
-def _json_peer(peer: PeerSnapshot, hide_keys: bool) -> dict[str, Any]:
+def _json_peer(peer: PeerSnapshot, hide_keys: bool, names: Mapping[PublicKey, str]) -> dict[str, Any]:
     has_preshared_key = not peer.preshared_key.is_zero
     value: dict[str, Any] = {
         "public_key": peer.public_key.base64,
+        "name": names.get(peer.public_key),
         "has_preshared_key": has_preshared_key,
     }
     if has_preshared_key and not hide_keys:

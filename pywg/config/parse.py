@@ -555,6 +555,12 @@ _PEER_EXTENSIONS = {
 }
 
 
+def is_only_wg_quick_s(key: str) -> bool:
+    """Whether a key of an [Interface] section is one that `wg` does not know. Any case, no blanks around."""
+    entry = _INTERFACE_ENTRIES.get(key.lower())
+    return entry is not None and not entry.of_wg
+
+
 def _extension_called(key: str) -> str | None:
     """The name of pywg's own key that this is, whichever section it is for."""
     entry = (_INTERFACE_EXTENSIONS | _PEER_EXTENSIONS).get(key.lower())

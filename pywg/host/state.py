@@ -45,7 +45,7 @@ class State:
     gives it; starter: the one that it started as the daemon, which ends when that is in the background.
     table: the routing table of its default routes, which is also their mark; None without default routes.
     firewall: what was used for which IP version, as in `nftables/4`. dns, monitor: what those parts need to
-    undo.
+    undo. names: what people call the peers, by public key in base64.
     """
 
     interface: str
@@ -63,6 +63,7 @@ class State:
     firewall: list[str] = dataclasses.field(default_factory=list)
     dns: dict[str, Any] | None = None
     monitor: dict[str, Any] | None = None
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def begin(cls, interface: str, path: str, backend: str, config: Config) -> State:
@@ -76,6 +77,7 @@ class State:
             pre_down=section.pre_down,
             post_down=section.post_down,
             save_config=section.save_config is not None and section.save_config.value,
+            names=named_peers(config),
         )
 
     @property
@@ -108,6 +110,11 @@ class State:
             ]
         known["rules"] = [Rule(**rule) for rule in values["rules"]]
         return cls(**known)
+
+
+def named_peers(config: Config) -> dict[str, str]:
+    """The names that a file gives to peers, by public key in base64; of two for one peer, the later."""
+    return {peer.public_key.value.base64: peer.name.value for peer in config.peers if peer.name is not None}
 
 
 def read(interface: str) -> State | None:
