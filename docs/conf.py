@@ -39,6 +39,7 @@ man_pages = [
     ("reference/pywg-set", "pywg-set", "change the settings of a running interface", [author], 8),
     ("reference/pywg-setconf", "pywg-setconf", "settings from and to files", [author], 8),
     ("reference/pywg-genkey", "pywg-genkey", "make keys", [author], 8),
+    ("reference/pywg-metrics", "pywg-metrics", "serve metrics to Prometheus", [author], 8),
     ("reference/pywgd", "pywgd", "the daemon of a WireGuard interface", [author], 8),
     ("reference/pywg.conf", "pywg.conf", "configuration files of tunnels", [author], 5),
 ]

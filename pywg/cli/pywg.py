@@ -17,6 +17,9 @@ SECTIONS = {
     "Tunnels": {
         "up": "Bring up the tunnel of a configuration file.",
         "down": "Take it down again.",
+        "save": "Write a running tunnel into its file.",
+        "reload": "Put a changed file into the running tunnel.",
+        "monitor": "Set endpoints anew as names and networks change.",
         "show": "Show interfaces, peers and traffic.",
     },
     "Settings of a running interface": {
@@ -25,6 +28,14 @@ SECTIONS = {
         "addconf": "Add a file's settings.",
         "syncconf": "Make settings equal to a file's, sessions stay.",
         "showconf": "Print the settings as a file.",
+    },
+    "Files": {
+        "new": "Write new files for two hosts, or for a hub and its clients.",
+        "strip": "Print a file without what only wg-quick and pywg know.",
+        "qr": "Show a file as a QR code, for a phone.",
+    },
+    "Looking inside": {
+        "metrics": "Serve metrics to Prometheus.",
     },
     "Keys": {
         "genkey": "Make a new private key.",

@@ -32,7 +32,9 @@ from tests.documents import ROOT, Page, pages, pattern, with_keys
 
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = pages()
-COMMAND_PAGES = ["pywg", "pywg-up", "pywg-show", "pywg-set", "pywg-setconf", "pywg-genkey"]
+COMMAND_PAGES = sorted(
+    path.stem for path in REFERENCE.glob("pywg*.md") if path.stem not in {"pywgd", "pywg.conf"}
+)
 
 
 def reference(name: str) -> Page:
