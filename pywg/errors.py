@@ -13,6 +13,11 @@ class PywgError(Exception):
     """A mistake of the caller or of the system; the message is a sentence for a person."""
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with an escape in place of every character that does not print."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class DropReason(enum.Enum):
     """Why a datagram or a packet went no further. The value is the reason's name in statistics and logs."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from pywg.errors import PywgError
+from pywg.errors import printable as printable  # noqa: PLC0414  used together with these
 
 T = TypeVar("T")
 
@@ -71,14 +72,10 @@ class ConfigError(PywgError):
 def quote(text: str) -> str:
     """`text` in quotes, on one line, printable, at most about 60 characters, without any key in it."""
     text = _KEY_TEXT.sub("(a key)", text)
-    if len(text) > _QUOTE_LIMIT:
-        text = text[: _QUOTE_LIMIT - 3] + "..."
-    return f"'{printable(text)}'"
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with an escape in place of every character that does not print."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    shown = printable(text[: _QUOTE_LIMIT + 1])  # an escape is longer than what it stands for
+    if len(shown) > _QUOTE_LIMIT:
+        shown = shown[: _QUOTE_LIMIT - 3] + "..."
+    return f"'{shown}'"
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

@@ -439,6 +439,12 @@ def test_a_hundred_mistakes_are_told_and_the_rest_is_counted():
     assert lines[-1] == "wg0.conf: and 50 more mistakes"
 
 
+def test_a_quoted_value_is_short_also_where_it_does_not_print():
+    (line,) = mistakes("[Interface]\nMTU = " + "\U0010ffff" * 100)
+    assert line.isprintable()
+    assert len(line) < 200
+
+
 def test_warnings_are_bounded():
     config = quick(f"[Peer]\nPublicKey={PUBLIC}\n" + "AllowedIPs = 10.0.0.1/8\n" * 150)
     assert len(config.warnings) == 100

@@ -228,6 +228,15 @@ def test_errors_do_not_show_keys() -> None:
         assert "abab" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["\x1b[2J", "1\n2", "\u202e", "\0"])
+@pytest.mark.parametrize("key", ["errno", "listen_port", "endpoint", "allowed_ip", "public_key"])
+def test_errors_do_not_steer_a_terminal(key: str, value: str) -> None:
+    lines = [f"{key}={value}", "errno=0"]
+    with pytest.raises(UapiError) as caught:
+        uapi.parse_get(lines if key == "listen_port" else [f"public_key={'01' * 32}", *lines])
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     "text",
     [
