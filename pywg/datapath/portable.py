@@ -345,7 +345,7 @@ class PortableDataPath:
                 break
             moved = True
             self._dispatch_untrusted(received, opened, now)
-            datagrams += -(-len(received.data) // received.segment_size)
+            datagrams += -(-len(received.data) // (received.segment_size or 1))  # an empty one counts none
             room -= len(received.data)
             if room <= 0:
                 break
