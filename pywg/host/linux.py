@@ -19,11 +19,14 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from pywg.config.model import InterfaceAddress, Network
 from pywg.errors import PywgError
+from pywg.host.routing import MAIN_TABLE, Rule
 from pywg.wire.endpoint import Endpoint
 
-MAIN_TABLE = 254
-
 _UNICAST = 1
+_LINK_SCOPE = 253
+_INVERTED = 2
+_TO_TABLE, _GO_TO = 1, 2
+_ALL_BITS = 0xFFFFFFFF
 _NO_IPV6 = {errno.EACCES, errno.EPERM, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENODEV}
 
 
@@ -61,6 +64,21 @@ class LinuxNetwork:
                 prefixlen=address.network.prefixlen,
                 family=_family(address.version),
             )
+
+    def all_addresses_of(self, interface: str) -> list[InterfaceAddress]:
+        """The interface's addresses, the kernel's own link-local ones too. Raises PywgError."""
+        with _sentences(f"the addresses of {interface} cannot be read"):
+            return [
+                ipaddress.ip_interface(
+                    f"{entry.get_attr('IFA_LOCAL') or entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}"
+                )
+                for entry in self._netlink.get_addr(index=_index(interface))
+            ]
+
+    def mtu_of(self, interface: str) -> int:
+        """The interface's MTU in bytes. Raises PywgError."""
+        with _sentences(f"the MTU of {interface} cannot be read"):
+            return int(self._link(_index(interface)).get_attr("IFLA_MTU"))
 
     def set_mtu_and_up(self, interface: str, mtu: int) -> None:
         """Set the MTU in bytes, and the interface up. Raises PywgError."""
@@ -119,6 +137,53 @@ class LinuxNetwork:
                 **scope,
             )
 
+    def delete_route(self, interface: str, network: Network, table: int = MAIN_TABLE) -> None:
+        """Take a route away again; one that is gone already is no error. Raises PywgError."""
+        with _sentences(f"the route of {network} through {interface} cannot be deleted"):
+            try:
+                self._netlink.route(
+                    "del",
+                    dst=str(network),
+                    oif=_index(interface),
+                    family=_family(network.version),
+                    table=table,
+                )
+            except (NetlinkError, OSError) as error:
+                if _number(error) not in (errno.ESRCH, errno.ENODEV, errno.ENXIO):
+                    raise
+
+    def tables_in_use(self, version: int) -> set[int]:
+        """The routing tables of one IP version that a route is in."""
+        with _sentences("the routing tables cannot be read"):
+            return {
+                route.get_attr("RTA_TABLE") or route["table"]
+                for route in self._netlink.get_routes(family=_family(version))
+            }
+
+    def rules(self, version: int) -> list[Rule]:
+        """The policy rules of one IP version, in the order in which the kernel asks them."""
+        with _sentences("the policy rules cannot be read"):
+            try:
+                return [_rule(version, rule) for rule in self._netlink.get_rules(family=_family(version))]
+            except NetlinkError as error:
+                if _number(error) in _NO_IPV6:
+                    return []
+                raise
+
+    def add_rule(self, rule: Rule) -> None:
+        """Add a policy rule. Raises PywgError."""
+        with _sentences(f"the policy rule '{rule.selector}' cannot be added", rule.version):
+            self._netlink.rule("add", **_rule_attributes(rule))
+
+    def delete_rule(self, rule: Rule) -> None:
+        """Take a policy rule away; one that is gone already is no error. Raises PywgError."""
+        with _sentences(f"the policy rule '{rule.selector}' cannot be deleted"):
+            try:
+                self._netlink.rule("del", **_rule_attributes(rule))
+            except NetlinkError as error:
+                if _number(error) not in (errno.ENOENT, *_NO_IPV6):
+                    raise
+
     def _link(self, index: int) -> Any:
         return self._netlink.link("get", index=index)[0]
 
@@ -136,6 +201,43 @@ class LinuxNetwork:
             return int(mtu)
         index = route.get_attr("RTA_OIF")
         return None if index is None else self._link_mtu(index)
+
+
+def _rule(version: int, message: Any) -> Rule:
+    """One that selects by more than a mark is told with the mark None and the table None."""
+    selects = any(
+        message.get_attr(name) is not None
+        for name in ("FRA_SRC", "FRA_DST", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_UID_RANGE", "FRA_IP_PROTO")
+    )
+    priority = message.get_attr("FRA_PRIORITY") or 0
+    mark, mask = message.get_attr("FRA_FWMARK"), message.get_attr("FRA_FWMASK")
+    if selects or (mark is not None and mask not in (None, _ALL_BITS)):
+        return Rule(version, priority)
+    suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+    return Rule(
+        version,
+        priority,
+        mark,
+        bool(message["flags"] & _INVERTED),
+        message.get_attr("FRA_TABLE") if message["action"] == _TO_TABLE else None,
+        message.get_attr("FRA_GOTO") if message["action"] == _GO_TO else None,
+        suppress == 0,
+    )
+
+
+def _rule_attributes(rule: Rule) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"family": _family(rule.version), "priority": rule.priority}
+    if rule.mark is not None:
+        attributes["fwmark"] = rule.mark
+    if rule.inverted:
+        attributes["flags"] = _INVERTED
+    if rule.table is not None:
+        attributes["table"] = rule.table
+    if rule.goto is not None:
+        attributes |= {"action": "goto", "goto": rule.goto}
+    if rule.suppress:
+        attributes["FRA_SUPPRESS_PREFIXLEN"] = 0
+    return attributes
 
 
 def _family(version: int) -> socket.AddressFamily:

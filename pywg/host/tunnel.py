@@ -23,7 +23,7 @@ from pywg.config.model import Config, Network, Operation, merge_peers
 from pywg.config.positions import ConfigError, Mistake, Position
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
-from pywg.host import control, state
+from pywg.host import control, kernel, state
 from pywg.host.daemon import (
     finish_start,
     shown_command,
@@ -32,43 +32,59 @@ from pywg.host.daemon import (
     wait_until_process_ended,
     wait_until_ready,
 )
+from pywg.host.dns import choose_dns, recall_dns
+from pywg.host.firewall import Firewall, Installed, find_installed
+from pywg.host.firewall import kinds_here as firewall_kinds
 from pywg.host.hooks import run_hooks
 from pywg.host.monitor import start_monitor, stop_monitor, watched_peers
 from pywg.host.names import interface_exists, interface_meant, require_network_rights
 from pywg.host.resolve import resolve_all
-from pywg.host.routing import choose_mtu, routes_to_add, table_number
+from pywg.host.routing import (
+    choose_mtu,
+    choose_table,
+    default_marks,
+    default_rules,
+    routes_to_add,
+    rules_of,
+    table_number,
+)
 from pywg.host.state import State
-from pywg.host.steps import Steps, Undo
+from pywg.host.steps import Interrupted, Steps, Undo
+from pywg.host.sysctl import set_src_valid_mark, src_valid_mark, strict_interfaces
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
+from pywg.uapi.format import DeviceChange
 
 if TYPE_CHECKING:
     from pywg.host.linux import LinuxNetwork
+    from pywg.host.routing import Rule
 
 Say = Callable[[str], None]
 
 
-def bring_up(argument: str, say: Say, *, dry: bool = False) -> None:
+def bring_up(argument: str, say: Say, *, backend: str | None = None, dry: bool = False) -> None:
     """Bring up the tunnel of a file or of an interface's name; `say` prints one line.
 
-    dry: show the steps and do nothing, which needs no rights. Raises PywgError; then the system is as it was,
-    but for what the hooks did.
+    backend: `kernel` or `userspace`; None: the kernel's where there is one. dry: show the steps and do
+    nothing, which needs no rights. Raises PywgError; then the system is as it was, but for what the hooks
+    did.
     """
     loaded = _load(argument, say)
     interface, config = loaded.location.interface, loaded.config
     if config.interface.private_key is None and not (config.interface.pre_up or config.interface.post_up):
         say(f"Warning: {loaded.location.path}: there is no PrivateKey; nothing goes through until one is set")
     table = _table_of(config)
-    kept = State.begin(interface, loaded.location.path, "userspace", config)
+    kept = State.begin(interface, loaded.location.path, backend or "userspace", config)
     if not dry:
         require_network_rights(f"pywg up {shlex.quote(argument)}")
     with Steps(say, dry=dry) as steps:
         _begin(kept, steps, say)
-        _make_device(kept, steps)
+        _make_device(kept, backend, steps)
         with _open_network() as network:
             up = _Up(argument, config, table, kept, steps, network, say)
             if not dry:
-                wait_until_ready(interface)
+                if kept.backend == "userspace":
+                    wait_until_ready(interface)
                 kept.index = state.index_of(interface)
                 _keep(up)
             _run_hooks(up, "PreUp")
@@ -76,7 +92,7 @@ def bring_up(argument: str, say: Say, *, dry: bool = False) -> None:
             _add_addresses(up)
             device = _device(up)
             _set_mtu_and_up(up, device)
-            # The place of DNS: after the interface is up, before its routes.
+            _set_dns(up)
             _add_routes(up, device)
             _run_hooks(up, "PostUp")
             _start_monitor(up)
@@ -104,19 +120,36 @@ def take_down(argument: str, say: Say) -> None:
             raise PywgError(
                 f"`{kept.interface}' is just being brought up, by process {kept.owner.partition('/')[0]}"
             )
+        if not kept.finished:
+            clean_leftovers(say)
+            return
+        if interface_exists(kept.interface) and not kept.is_running:  # made anew by somebody else
+            clean_leftovers(say)
+            take_down(argument, say)
+            return
 
     def show(command: str) -> None:
         say(f"[#] {command}")
 
     if interface_exists(kept.interface):
         run_hooks("PreDown", kept.pre_down, kept.interface, show)
-        # The place of SaveConfig: while the interface is as it was.
+        _save_on_the_way_down(kept, say)
     else:
         say(f"pywg: `{kept.interface}' is gone already; what it left behind is removed")
     clean = undo_all(kept, say)
     run_hooks("PostDown", kept.post_down, kept.interface, show)
     if not clean:
         raise PywgError(f"`{kept.interface}' is down, but not all that belonged to it could be removed")
+
+
+def save(argument: str, say: Say) -> None:
+    """Write a running tunnel into its file, as `pywg.host.save` puts it. Raises PywgError."""
+    loaded = load(argument)
+    for warning in loaded.warnings:
+        say(warning)
+    require_network_rights(f"pywg save {shlex.quote(argument)}")
+    require_wireguard(loaded.location.interface)
+    _save(loaded, say)
 
 
 def undo_all(kept: State, say: Say) -> bool:
@@ -128,15 +161,31 @@ def undo_all(kept: State, say: Say) -> bool:
 
     def undo(shown: str, action: Callable[[], None]) -> None:
         nonlocal clean
-        say(f"[#] {shown}")
+        for line in shown.split("\n"):
+            say(f"[#] {line}")
         try:
             action()
         except (PywgError, OSError) as error:
             clean = False
             say(f"pywg: this could not be undone: {error}")
 
-    # The place of DNS.
+    if kept.dns is not None:
+        try:
+            dns = recall_dns(kept.dns)
+        except PywgError as error:
+            clean = False
+            say(f"pywg: this could not be undone: {error}")
+        else:
+            undo(dns.undo_shown, dns.undo)
     stop_monitor(kept.interface)
+    for name in kept.firewall:
+        installed = Installed.from_name(kept.interface, name)
+        if commands := installed.commands:
+            undo("\n".join(commands), installed.remove)
+    if kept.rules or kept.table is not None:
+        with _open_network() as network:
+            for rule in _rules_of(kept, network):
+                undo(rule.command("delete"), functools.partial(network.delete_rule, rule))
     if interface_exists(kept.interface) and (kept.index is None or kept.is_running):  # else somebody else's
         undo(f"ip link delete dev {kept.interface}", functools.partial(_delete, kept.interface))
     try:
@@ -144,6 +193,17 @@ def undo_all(kept: State, say: Say) -> bool:
     except OSError as error:
         say(f"pywg: {error.filename}: {error.strerror}")
     return clean
+
+
+def _rules_of(kept: State, network: LinuxNetwork) -> list[Rule]:
+    """The policy rules of the tunnel that are there, and those of others that let its datagrams pass."""
+    others = [rule for other in state.read_all() if other.interface != kept.interface for rule in other.rules]
+    return [
+        rule
+        for version in (4, 6)
+        for rule in network.rules(version)
+        if rule in kept.rules or (rule.mark == kept.table and not rule.inverted and rule in others)
+    ]
 
 
 def require_wireguard(interface: str) -> None:
@@ -157,31 +217,6 @@ def require_wireguard(interface: str) -> None:
     elif has_daemon(interface):
         raise PywgError(f"`{interface}' is in another network namespace; take it down there")
     raise PywgError(f"`{interface}' is not a WireGuard interface")
-
-
-def refuse_unsupported(config: Config) -> None:
-    """Raise ConfigError for everything that a file asks for and that is not done yet; nothing is ignored."""
-    interface = config.interface
-    mistakes: list[Mistake] = []
-    text = "DNS: name servers are not set yet; until they are, set them in PostUp and PostDown"
-    mistakes += [Mistake(server.position, text) for server in interface.dns_servers]
-    mistakes += [Mistake(domain.position, text) for domain in interface.dns_search]
-    if interface.save_config is not None and interface.save_config.value:
-        text = "SaveConfig: saving on the way down is not done yet; set it to false"
-        mistakes.append(Mistake(interface.save_config.position, text))
-    if _table_of(config) is None:
-        mistakes += [
-            Mistake(position, f"AllowedIPs: {_NO_DEFAULT_ROUTE.format(network)}")
-            for network, position in _allowed_networks(config).items()
-            if network.prefixlen == 0
-        ]
-    if mistakes:
-        raise ConfigError(sorted(mistakes, key=lambda mistake: mistake.position))
-
-
-_NO_DEFAULT_ROUTE = (
-    "{} asks for a default route, which is not set up yet; with Table = off, PostUp can set routes of its own"
-)
 
 
 # --- The steps of `up`, in order. -------------------------------------------------------------------------
@@ -252,13 +287,27 @@ def _keep(up: _Up) -> None:
             state.write(up.kept)
 
 
-def _make_device(kept: State, steps: Steps) -> None:
+def _make_device(kept: State, backend: str | None, steps: Steps) -> None:
     interface = kept.interface
-    steps.run(
-        f"{shown_command()} {interface}",
-        functools.partial(_start_daemon, kept),
-        Undo(f"ip link delete dev {interface}", functools.partial(_delete, interface)),
-    )
+    undo = Undo(f"ip link delete dev {interface}", functools.partial(_delete, interface))
+    by_kernel = f"ip link add dev {interface} type wireguard"
+    if backend == "kernel" or (backend is None and steps.dry and kernel.is_loaded()):
+        steps.run(by_kernel, functools.partial(kernel.make_interface, interface), undo)
+    elif backend is None and steps.attempt(by_kernel, functools.partial(_try_kernel, interface), undo):
+        kept.backend = "kernel"
+    else:
+        steps.run(f"{shown_command()} {interface}", functools.partial(_start_daemon, kept), undo)
+
+
+def _try_kernel(interface: str) -> bool:
+    """Whether the kernel made the interface. Raises PywgError when it has WireGuard and did not."""
+    try:
+        kernel.make_interface(interface)
+    except PywgError:
+        if kernel.is_loaded():
+            raise
+        return False
+    return True
 
 
 def _start_daemon(kept: State) -> None:
@@ -347,6 +396,27 @@ def _port_taken(config: Config) -> PywgError:
     return ConfigError([Mistake(port.position, text)])
 
 
+def _set_dns(up: _Up) -> None:
+    """Name servers, and the search domains with them. What will be set is noted first."""
+    section = up.config.interface
+    if not section.dns_servers:
+        if section.dns_search:
+            up.say(f"Warning: {section.dns_search[0].position}: DNS: domains without a server are not set")
+        return
+    position = section.dns_servers[0].position
+    try:
+        change = choose_dns(up.interface, *_dns_of(up.config))
+    except PywgError as error:
+        raise ConfigError([Mistake(position, f"DNS: {error}")]) from None
+    up.kept.dns = change.record()
+    _keep(up)
+    up.steps.run(
+        change.shown,
+        functools.partial(_placed, position, "DNS", change.apply),
+        Undo(change.undo_shown, change.undo),
+    )
+
+
 def _add_routes(up: _Up, device: DeviceSnapshot) -> None:
     """Routes to what the device allows."""
     if up.table == "off":
@@ -355,20 +425,109 @@ def _add_routes(up: _Up, device: DeviceSnapshot) -> None:
     number = up.table if isinstance(up.table, int) else None
     covered: set[Network] = set()
     if number is None:
-        if default := next((allowed for allowed in wanted if allowed.prefixlen == 0), None):
-            raise PywgError(f"{up.interface}: {_NO_DEFAULT_ROUTE.format(default)}")
         covered = _covered(up, {allowed.version for allowed in wanted})
-    positions = _allowed_networks(up.config)
-    whole_file = Position(up.kept.path)
-    for allowed in routes_to_add(wanted, covered):
-        in_table = "" if number is None else f" table {number}"
-        add = functools.partial(
-            up.network.add_route, up.interface, allowed, *([] if number is None else [number])
-        )
-        up.steps.run(
-            f"ip -{allowed.version} route add {allowed} dev {up.interface}{in_table}",
-            functools.partial(_placed, positions.get(allowed, whole_file), "AllowedIPs", add),
-        )
+    defaults = {allowed for allowed in wanted if allowed.prefixlen == 0 and number is None}
+    for allowed in routes_to_add(wanted - defaults, covered):
+        _add_route(up, allowed, number)
+    for allowed in sorted(defaults, key=lambda network: network.version):
+        if up.kept.table is None:
+            _choose_mark(up, device)
+        _add_default_route(up, allowed)
+
+
+def _add_route(up: _Up, network: Network, table: int | None) -> None:
+    in_table = "" if table is None else f" table {table}"
+    add = functools.partial(up.network.add_route, up.interface, network, *([] if table is None else [table]))
+    position = _allowed_networks(up.config).get(network, Position(up.kept.path))
+    up.steps.run(
+        f"ip -{network.version} route add {network} dev {up.interface}{in_table}",
+        functools.partial(_placed, position, "AllowedIPs", add),
+    )
+
+
+def _choose_mark(up: _Up, device: DeviceSnapshot) -> None:
+    """The mark of the tunnel's own datagrams, and the number of its table: the device's, or a new one."""
+    if device.fwmark:
+        up.kept.table = device.fwmark
+        _keep(up)
+        return
+    with state.locked():
+        used = {other.table for other in state.read_all() if other.table is not None}
+        for version in (4, 6):
+            used |= up.network.tables_in_use(version)
+            used |= {rule.table for rule in up.network.rules(version) if rule.table is not None}
+        up.kept.table = mark = choose_table(used)
+        _keep(up)
+    up.steps.run(
+        f"wg set {up.interface} fwmark {mark}",
+        lambda: control.apply(up.interface, DeviceChange(fwmark=mark)),
+    )
+
+
+def _add_default_route(up: _Up, network: Network) -> None:
+    """The route comes last: nothing goes into the tunnel until all that protects it is there."""
+    mark, version = up.kept.table, network.version
+    assert mark is not None
+    _add_firewall(up, version, mark)
+    if version == 4:
+        _set_src_valid_mark(up)
+    marks = {other for each in (4, 6) for other in default_marks(up.network.rules(each))}
+    rules = default_rules(version, mark, up.network.rules(version), marks)
+    up.kept.rules += rules
+    _keep(up)
+    for rule in rules:
+        undo = Undo(rule.command("delete"), functools.partial(up.network.delete_rule, rule))
+        up.steps.run(rule.command("add"), functools.partial(up.network.add_rule, rule), undo)
+    _add_route(up, network, mark)
+
+
+def _add_firewall(up: _Up, version: int, mark: int) -> None:
+    """In nftables, else in iptables; without either, the tunnel works, and its user is warned."""
+    addresses = [address.value.ip for address in up.config.interface.addresses]
+    if not up.steps.dry:
+        found = up.network.all_addresses_of(up.interface)
+        addresses += [address.ip for address in found if not address.is_link_local]
+    ours = dict.fromkeys(address for address in addresses if address.version == version)
+    firewall = Firewall(up.interface, version, list(ours), mark)
+    reason = "neither nftables nor iptables is here"
+    for kind in firewall_kinds():
+        installed = Installed(up.interface, version, kind)
+        up.kept.firewall.append(installed.name)
+        _keep(up)
+        undo = Undo("\n".join(firewall.undo_commands(kind)), installed.remove)
+        try:
+            up.steps.run("\n".join(firewall.commands(kind)), functools.partial(firewall.add, kind), undo)
+        except Interrupted:
+            raise
+        except PywgError as error:
+            up.kept.firewall.remove(installed.name)
+            reason = str(error)
+            continue
+        return
+    up.say(f"Warning: {reason}; packets for {up.interface}'s addresses that arrive beside it are not dropped")
+
+
+def _set_src_valid_mark(up: _Up) -> None:
+    """Let the check of source addresses go by marks too; it matters where that check is strict."""
+    if src_valid_mark() == 1:
+        return
+    command = "sysctl -q net.ipv4.conf.all.src_valid_mark="
+    if up.steps.dry:
+        up.steps.show(f"{command}1")
+        return
+    undo = Undo(f"{command}0", lambda: set_src_valid_mark(0))
+    up.steps.attempt(f"{command}1", functools.partial(_try_src_valid_mark, up.say), undo)
+
+
+def _try_src_valid_mark(say: Say) -> bool:
+    try:
+        set_src_valid_mark(1)
+    except OSError as error:
+        say(f"Warning: net.ipv4.conf.all.src_valid_mark cannot be set to 1: {error.strerror}")
+        if strict := strict_interfaces():
+            say(f"Warning: answers to the tunnel may be dropped; rp_filter is strict on {', '.join(strict)}")
+        return False
+    return True
 
 
 def _covered(up: _Up, versions: set[int]) -> set[Network]:
@@ -401,7 +560,7 @@ def _load(argument: str, say: Say) -> Loaded:
     loaded = load(argument)
     for warning in loaded.warnings:
         say(warning)
-    refuse_unsupported(loaded.config)
+    _table_of(loaded.config)  # raises when there is no such table
     return loaded
 
 
@@ -420,6 +579,46 @@ def _table_of(config: Config) -> int | str | None:
 
 def _note_by_device(kept: State, config: Config) -> None:
     """Note what `wg-quick up`, or a person, must have done for the tunnel of that file."""
+    kept.firewall = [installed.name for installed in find_installed(kept.interface)]
+    if _table_of(config) is None:
+        device = control.get(kept.interface)
+        allowed = [network for peer in device.peers for network in peer.allowed_ips]
+        if device.fwmark and any(network.prefixlen == 0 for network in allowed):
+            kept.table = device.fwmark
+            with _open_network() as network:
+                for version in (4, 6):
+                    kept.rules += rules_of(device.fwmark, network.rules(version))
+    if config.interface.dns_servers:
+        with contextlib.suppress(PywgError):
+            kept.dns = choose_dns(kept.interface, *_dns_of(config)).record()
+
+
+def _dns_of(config: Config) -> tuple[list[str], list[str]]:
+    """Servers and search domains as text."""
+    section = config.interface
+    return [str(server.value) for server in section.dns_servers], [
+        domain.value for domain in section.dns_search
+    ]
+
+
+def _save_on_the_way_down(kept: State, say: Say) -> None:
+    """SaveConfig as the file has it now; a file that has gone is not made anew."""
+    try:
+        loaded = load(kept.path)
+    except PywgError as error:
+        if kept.save_config:
+            say(f"Warning: SaveConfig: nothing is saved, as the file cannot be read: {error}")
+        return
+    wanted = loaded.config.interface.save_config
+    if wanted is not None and wanted.value:
+        _save(loaded, say)
+
+
+def _save(loaded: Loaded, say: Say) -> None:
+    from pywg.host.save import save_running
+
+    say(f"[#] wg showconf {loaded.location.interface}")
+    save_running(loaded)
 
 
 def _open_network() -> LinuxNetwork:

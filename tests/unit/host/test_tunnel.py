@@ -8,11 +8,9 @@ import pytest
 
 from pywg.config.model import Dialect
 from pywg.config.parse import parse
-from pywg.config.positions import ConfigError
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.host.names import interface_exists, may_administer_network, require_network_rights
 from pywg.host.routing import choose_mtu, routes_to_add
-from pywg.host.tunnel import refuse_unsupported
 from pywg.noise.keys import PublicKey
 from pywg.wire.endpoint import Endpoint
 
@@ -25,48 +23,6 @@ def config(text: str):
 
 def networks(*texts: str):
     return {ipaddress.ip_network(text) for text in texts}
-
-
-def test_all_that_is_not_done_yet_is_refused_at_once_with_its_place():
-    with pytest.raises(ConfigError) as caught:
-        refuse_unsupported(
-            config(
-                "[Interface]\nDNS = 10.0.0.1, example.org\nSaveConfig = true\n"
-                f"[Peer]\nPublicKey = {ONE}\nAllowedIPs = 10.0.0.0/8, 0.0.0.0/0, ::/0\n"
-            )
-        )
-    assert [(m.position.line, m.position.column, m.text.split(" ")[0]) for m in caught.value.mistakes] == [
-        (2, 7, "DNS:"),
-        (2, 17, "DNS:"),
-        (3, 14, "SaveConfig:"),
-        (6, 26, "AllowedIPs:"),
-        (6, 37, "AllowedIPs:"),
-    ]
-    assert "0.0.0.0/0 asks for a default route, which is not set up yet" in str(caught.value)
-
-
-def test_a_table_s_name_is_refused():
-    with pytest.raises(ConfigError, match=r"wg0\.conf:2:7: Table: there is no routing table 'vpn'"):
-        refuse_unsupported(config("[Interface]\nTable=vpn\n"))
-
-
-@pytest.mark.parametrize("table", ["off", "1234"])
-def test_a_default_route_is_no_matter_when_it_does_not_go_into_the_main_table(table):
-    refuse_unsupported(config(f"[Interface]\nTable={table}\n[Peer]\nPublicKey={ONE}\nAllowedIPs=::/0\n"))
-
-
-def test_a_default_route_that_a_later_section_takes_away_is_no_matter():
-    peer = f"[Peer]\nPublicKey={ONE}\n"
-    refuse_unsupported(config(f"{peer}AllowedIPs=::/0\n{peer}AllowedIPs=10.0.0.0/8\n"))
-
-
-def test_an_ordinary_file_is_not_refused():
-    refuse_unsupported(
-        config(
-            "[Interface]\nAddress=10.0.0.1/24\nTable=auto\nSaveConfig=false\nPostUp=x\n"
-            f"[Peer]\nPublicKey={ONE}\nAllowedIPs=0.0.0.0/1,128.0.0.0/1\n"
-        )
-    )
 
 
 class Paths:
