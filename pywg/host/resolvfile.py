@@ -114,11 +114,10 @@ def remove(path: Path, interface: str) -> None:
 
 
 def how_to_remove(path: Path, interface: str) -> str:
-    """The command that does by hand what `remove` would do now."""
+    """The command that does by hand what `remove` would do, now or after `add`."""
     name = shlex.quote(str(path))
     content = _read(path)
-    if content.tunnels.pop(os.fsencode(interface), None) is None:
-        return f"cat {name}"
+    content.tunnels.pop(os.fsencode(interface), None)
     if content.tunnels:
         return how_to_write(path, os.fsdecode(next(reversed(content.tunnels.values()))))
     match content.before.kind:
