@@ -35,6 +35,7 @@ man_show_urls = False
 man_pages = [
     ("reference/pywg", "pywg", "userspace WireGuard: tunnels, settings, keys", [author], 8),
     ("reference/pywg-up", "pywg-up", "bring up a tunnel, and take it down", [author], 8),
+    ("reference/pywg-save", "pywg-save", "write a running tunnel into its file", [author], 8),
     ("reference/pywg-show", "pywg-show", "show interfaces, peers and traffic", [author], 8),
     ("reference/pywg-set", "pywg-set", "change the settings of a running interface", [author], 8),
     ("reference/pywg-setconf", "pywg-setconf", "settings from and to files", [author], 8),

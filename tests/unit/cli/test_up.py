@@ -41,14 +41,6 @@ def test_wrong_usage_has_status_2(run, command, arguments):
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
-def test_what_is_not_done_yet_is_refused(run, tmp_path, command):
-    (tmp_path / "wg0.conf").write_text("[Interface]\nDNS = 10.0.0.1\n")
-    done = run(command, "wg0.conf")
-    assert done.exit_code == 1
-    assert done.stderr.startswith("wg0.conf:2:7: DNS: name servers are not set yet")
-
-
-@pytest.mark.parametrize("command", ["up", "down"])
 def test_missing_rights_are_told(run, tmp_path, command, monkeypatch):
     monkeypatch.setattr("pywg.host.names.may_administer_network", lambda: False)
     (tmp_path / "wg 0.conf").write_text("[Interface]\n")
