@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pywg.config.model import Config
-from pywg.config.positions import Located, Position
+from pywg.config.model import Config, merge_peers
+from pywg.config.positions import Located, Position, value_of
 from pywg.host.routing import Rule
 
 VERSION = 1
@@ -45,7 +45,8 @@ class State:
     gives it; starter: the one that it started as the daemon, which ends when that is in the background.
     table: the routing table of its default routes, which is also their mark; None without default routes.
     firewall: what was used for which IP version, as in `nftables/4`. dns, monitor: what those parts need to
-    undo. names: what people call the peers, by public key in base64.
+    undo. names: what people call the peers, by public key in base64. given: what of the file `reload`
+    compares.
     """
 
     interface: str
@@ -64,6 +65,7 @@ class State:
     dns: dict[str, Any] | None = None
     monitor: dict[str, Any] | None = None
     names: dict[str, str] = dataclasses.field(default_factory=dict)
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def begin(cls, interface: str, path: str, backend: str, config: Config) -> State:
@@ -78,6 +80,7 @@ class State:
             post_down=section.post_down,
             save_config=section.save_config is not None and section.save_config.value,
             names=named_peers(config),
+            given=given_by(config),
         )
 
     @property
@@ -115,6 +118,27 @@ class State:
 def named_peers(config: Config) -> dict[str, str]:
     """The names that a file gives to peers, by public key in base64; of two for one peer, the later."""
     return {peer.public_key.value.base64: peer.name.value for peer in config.peers if peer.name is not None}
+
+
+def given_by(config: Config) -> dict[str, Any]:
+    """What a file says, and the running interface does not tell: only what JSON has."""
+    section = config.interface
+    return {
+        "addresses": [str(address.value) for address in section.addresses],
+        "mtu": value_of(section.mtu),
+        "fwmark": value_of(section.fwmark),
+        "table": value_of(section.table),
+        "dns": [
+            [str(server.value) for server in section.dns_servers],
+            [domain.value for domain in section.dns_search],
+        ],
+        "endpoints": {
+            peer.public_key.value.base64: [
+                str(name.value) for name in (peer.endpoint, *peer.more_endpoints) if name is not None
+            ]
+            for peer in merge_peers(config.peers)
+        },
+    }
 
 
 def read(interface: str) -> State | None:
