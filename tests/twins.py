@@ -152,15 +152,16 @@ def super_packet(whole: bytes, segment: int, *, kind: int | None = None) -> byte
     return struct.pack("=BBHHHH", 1, kind, transport + length, segment, transport, at) + whole
 
 
-def _flow(packet: bytes) -> bytes:
+def flow_of(packet: bytes) -> bytes:
     """What packets must have in common for their order to matter."""
     if packet[0] >> 4 == 4:
         fragment = packet[6] & 0x3F or packet[7]
-        return packet[9:10] + packet[12:20] + (b"" if fragment else packet[20:24])
+        ports = (packet[0] & 15) * 4
+        return packet[9:10] + packet[12:20] + (b"" if fragment else packet[ports : ports + 4])
     return packet[6:7] + packet[8:44]
 
 
-def _without_identification(packet: bytes) -> bytes:
+def comparable(packet: bytes) -> bytes:
     """The packet, but where it must not be fragmented anyway, its identification means nothing (RFC 6864).
 
     Packets that were put together and split again count up there.
@@ -242,7 +243,7 @@ class Rig:
         written: dict[bytes, list[bytes]] = {}
         for frame in self.tun.take():
             for one in split_untrusted(frame) if self.tun.offload.vnet_hdr else [frame]:
-                written.setdefault(_flow(one), []).append(_without_identification(bytes(one)))
+                written.setdefault(flow_of(one), []).append(comparable(bytes(one)))
         return Outcome(
             sent=sent,
             written=written,

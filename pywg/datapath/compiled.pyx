@@ -870,8 +870,8 @@ cdef void packet_in(Plane *p, uint8_t *packet, size_t n, int version) noexcept n
         return
     kind = flow_kind(packet, n, version)
     if kind == 0:
-        if version == 6 or load16(packet + 6) & 0x3FFF:
-            write_flows(p)  # a fragment, say, may belong to any flow: nothing is to overtake it
+        if packet[0] != 0x45 or load16(packet + 6) & 0x3FFF:
+            write_flows(p)  # a fragment or one with options may belong to any flow: it is to overtake nothing
         write_packet(p, packet, n)
         return
     for i in range(p.flow_count):
