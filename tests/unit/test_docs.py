@@ -156,6 +156,12 @@ def test_every_key_of_a_file_is_described_and_no_other():
     )
 
 
+def test_every_setting_in_comments_is_described_and_no_other():
+    described = terms(section(reference("pywg.conf"), "Settings in comments"))
+    entries = [*parse._INTERFACE_EXTENSIONS.values(), *parse._PEER_EXTENSIONS.values()]
+    assert sorted(described) == sorted(f"#pywg {entry.name}" for entry in entries)
+
+
 def test_keys_that_only_up_reads_are_said_to_be():
     text = section(reference("pywg.conf"), "[Interface]") + section(reference("pywg.conf"), "[Peer]")
     entries = dict(re.findall(r"^(`[^\n]*`)\n: (.*?)(?=\n\n)", text, re.MULTILINE | re.DOTALL))
