@@ -195,6 +195,11 @@ def _fragments(packets: list[bytes], protocol: int) -> list[bytes]:
     return [*packets[:2], bytes(first), bytes(second), *packets[3:]]
 
 
+def _alternating(source: str, destination: str) -> list[bytes]:
+    pairs = zip(stream(source, destination, 6), stream(source, destination, 17), strict=True)
+    return [one for pair in pairs for one in pair]
+
+
 TRICKS = [
     Trick("none", _both(lambda packets, _: packets)),
     Trick("wrong transport checksum", _edited(2, _set(16, 0xFF, transport=True, xor=True), right=False)),
@@ -232,7 +237,7 @@ TRICKS = [
     Trick("fragments between", _both(_fragments)),
     Trick("don't-fragment differs", _field("fragment", 0x4000, 0, 0x4000, 0, 0)),
     Trick("reserved flag", _field("fragment", 0x8000, 0x8000, 0xC000)),
-    Trick("flows take turns", lambda a, b: [p for pair in zip(stream(a, b, 6), stream(a, b, 17)) for p in pair]),
+    Trick("flows take turns", _alternating),
 ]  # fmt: skip
 
 
