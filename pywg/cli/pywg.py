@@ -35,6 +35,8 @@ SECTIONS = {
         "qr": "Show a file as a QR code, for a phone.",
     },
     "Looking inside": {
+        "top": "Watch peers, rates and events.",
+        "events": "Tell what happens, as it happens.",
         "metrics": "Serve metrics to Prometheus.",
     },
     "Keys": {

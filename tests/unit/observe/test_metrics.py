@@ -1,4 +1,4 @@
-"""The names of metrics: those that the reference, the dashboard and the alert rules use are those that exist."""
+"""The names of metrics: what the reference, the dashboard and the alert rules use is what exists."""
 
 from __future__ import annotations
 
