@@ -6,7 +6,7 @@ import functools
 
 import click
 
-from pywg.host.tunnel import take_down
+from pywg.host import system
 
 
 @click.command("down")
@@ -16,4 +16,10 @@ def command(config: str) -> None:
 
     PreDown runs before, PostDown after the interface is deleted; its daemon ends with it.
     """
-    take_down(config, functools.partial(click.echo, err=True))
+    say = functools.partial(click.echo, err=True)
+    if system.has_own_ways():
+        system.take_down(config, say)
+    else:
+        from pywg.host import tunnel
+
+        tunnel.take_down(config, say)

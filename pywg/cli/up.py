@@ -6,7 +6,8 @@ import functools
 
 import click
 
-from pywg.host.tunnel import bring_up
+from pywg.errors import PywgError
+from pywg.host import system
 
 
 @click.command("up")
@@ -23,4 +24,12 @@ def command(config: str, backend: str | None, dry_run: bool) -> None:
     Each step is shown as the command that would do it. When one fails, all earlier ones are undone.
     Mistakes in the file are told all at once, with line and column, and nothing is changed.
     """
-    bring_up(config, functools.partial(click.echo, err=True), backend=backend, dry=dry_run)
+    say = functools.partial(click.echo, err=True)
+    if system.has_own_ways():
+        if dry_run or backend == "kernel":
+            raise PywgError("--dry-run and --backend kernel are not there on this system; leave them out")
+        system.bring_up(config, say)
+    else:
+        from pywg.host import tunnel
+
+        tunnel.bring_up(config, say, backend=backend, dry=dry_run)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pywg.config.model import InterfaceAddress, Network
 from pywg.wire.endpoint import Endpoint
@@ -37,3 +37,11 @@ class SystemNetwork(Protocol):
 
     def add_route(self, interface: str, network: Network) -> None:
         """Route a network through the interface. Raises PywgError."""
+
+
+if TYPE_CHECKING:  # the checker of types compares them with the contract
+    from pywg.host.darwin import DarwinNetwork
+    from pywg.host.linux import LinuxNetwork
+    from pywg.host.windows import WindowsNetwork
+
+    _KEEP_IT: tuple[type[SystemNetwork], ...] = (LinuxNetwork, DarwinNetwork, WindowsNetwork)

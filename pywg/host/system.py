@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pywg.host.network import SystemNetwork
-
 # Asked at run time, so that a checker of types for one system reads the branches of all.
 _PLATFORM: str = sys.platform
 
@@ -20,7 +18,7 @@ def has_own_ways() -> bool:
 
 
 def bring_up(argument: str, say: Callable[[str], None]) -> None:
-    """Bring up the tunnel of a file or a name on macOS or Windows; `say` prints one line. Raises PywgError."""
+    """Bring up the tunnel of a file or a name on macOS or Windows; `say` prints a line. Raises PywgError."""
     if _PLATFORM == "win32":
         from pywg.host import windows_tunnel  # noqa: PLC0415
 
@@ -41,18 +39,3 @@ def take_down(argument: str, say: Callable[[str], None]) -> None:
         from pywg.host import darwin_tunnel  # noqa: PLC0415
 
         darwin_tunnel.take_down(argument, say)
-
-
-def open_network() -> SystemNetwork:
-    """The network of this system."""
-    if _PLATFORM == "win32":
-        from pywg.host.windows import WindowsNetwork  # noqa: PLC0415
-
-        return WindowsNetwork()
-    if _PLATFORM == "darwin":
-        from pywg.host.darwin import DarwinNetwork  # noqa: PLC0415
-
-        return DarwinNetwork()
-    from pywg.host.linux import LinuxNetwork  # noqa: PLC0415
-
-    return LinuxNetwork()

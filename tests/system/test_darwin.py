@@ -164,7 +164,9 @@ def test_a_tunnel_whose_daemon_and_monitor_were_killed_is_cleaned_by_the_next_up
     assert mac.is_as_before(), mac.everything()
 
 
-@pytest.mark.parametrize("command", ["ifconfig utun", "route -q -n add -inet6", "networksetup -setsearchdomains Wi-Fi vpn"])
+@pytest.mark.parametrize(
+    "command", ["ifconfig utun", "route -q -n add -inet6", "networksetup -setsearchdomains Wi-Fi vpn"]
+)
 def test_a_command_that_fails_leaves_nothing_behind(mac: Mac, command: str) -> None:
     printed = mac.tool("up", env={"FAILS": command}, check=False)
     assert "this shall fail" in printed

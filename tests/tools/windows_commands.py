@@ -1,6 +1,6 @@
 """Windows' `netsh interface` and `powershell`, as far as tunnels need them, over a file of JSON.
 
-`windows_commands.py PROGRAM ARGUMENT...`: the file that SYSTEM names has what the programs have set, as lines.
+`windows_commands.py PROGRAM ARGUMENT...`: the file that SYSTEM names has what they have set, as lines.
 What a program does not know ends it with status 1, as netsh has it.
 """
 
