@@ -40,7 +40,7 @@ def plain_text(text: str, settled: Config) -> str:
             lines += allowed[number]
         elif not is_dropped:
             lines.append(line.strip(" \t"))
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in [*lines, ""])
 
 
 def _key_lines(settled: Config) -> Iterator[tuple[int, str]]:

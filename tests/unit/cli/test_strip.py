@@ -45,7 +45,7 @@ def test_wg_quick_s_lines_go_and_all_others_stay_as_they_are(run):
     assert done.exit_code == 0
     assert done.stdout_bytes == (
         f"# a comment\n[Interface] # c\nprivatekey={PRIVATE}\n\n[Peer]\r\n# Name = alice\n"
-        f"Public Key = {PUBLIC}\nAllowedIPs = ::/0 # all\nEndpoint = bücher.example:1\n# \udcff\n"
+        f"Public Key = {PUBLIC}\nAllowedIPs = ::/0 # all\nEndpoint = bücher.example:1\n# \udcff\n\n"
     ).encode("utf-8", "surrogateescape")
 
 
@@ -62,7 +62,7 @@ def test_what_pywg_s_lines_refer_to_is_put_in(run, tmp_path, monkeypatch):
     assert done.stdout == (
         f"[Interface]\nPrivateKey = {PRIVATE}\n[Peer]\nPublicKey = {PUBLIC}\nPresharedKey = {OTHER}\n"
         "AllowedIPs = 10.128.0.0/9, 192.0.2.0/24\n"
-        f"Endpoint = a:1\n#pywg Endpoint = b:1\n[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 10.0.0.0/10\n"
+        f"Endpoint = a:1\n#pywg Endpoint = b:1\n[Peer]\nPublicKey = {OTHER}\nAllowedIPs = 10.0.0.0/10\n\n"
     )
 
 
