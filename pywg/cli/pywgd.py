@@ -263,16 +263,11 @@ def serve(
     interface = tun.name
     try:
         import asyncio
-        import logging
 
         from pywg.cli import daemon
-        from pywg.observe.services import LEVELS
+        from pywg.observe import logs
 
-        logging.basicConfig(
-            level=LEVELS.get(environment.get("LOG_LEVEL", ""), logging.ERROR),
-            format=f"%(levelname)s: ({interface}) %(asctime)s %(message)s",
-            datefmt="%Y/%m/%d %H:%M:%S",
-        )
+        logs.start(interface, environment, to_syslog=not (command.foreground or keeps_output(environment)))
         try:
             import uvloop
         except ImportError:

@@ -116,9 +116,12 @@ class Device:
         self, kind: EventKind, peer: Peer, text: str, *, endpoint: Endpoint | None = None, detail: str = ""
     ) -> None:
         """Log what happened with a peer, and tell whoever watches."""
-        logger.debug("%r: %s", peer, text)
+        endpoint = endpoint or peer.endpoint
+        logger.debug("%r: %s", peer, text) if endpoint is None else logger.debug(
+            "%r at %s: %s", peer, endpoint, text
+        )
         if self.watcher is not None:
-            self.watcher(Event(kind, text, peer.public_key, endpoint or peer.endpoint, detail))
+            self.watcher(Event(kind, text, peer.public_key, peer.name, endpoint, detail))
 
     # --- What the user configures. -------------------------------------------------------------------------
 
@@ -286,7 +289,7 @@ class Device:
             self._stranger = None
             if self.watcher is not None:
                 text = "begins a handshake with us, but is no peer"
-                self.watcher(Event(EventKind.STRANGER, text, key, seen_at))
+                self.watcher(Event(EventKind.STRANGER, text, key, endpoint=seen_at))
 
     def _is_under_load(self, now: float) -> bool:
         was = self.under_load(now)
@@ -369,7 +372,7 @@ class Device:
         if self.watcher is not None:
             text = f"its handshake message was refused: {reason.value}"
             self.watcher(
-                Event(EventKind.HANDSHAKE_REFUSED, text, peer.public_key, source, detail=reason.value)
+                Event(EventKind.HANDSHAKE_REFUSED, text, peer.public_key, peer.name, source, reason.value)
             )
         raise BadPacket(reason)
 
@@ -739,7 +742,10 @@ class Device:
             self._indices.release(keypair.local_index)
             self._effects.append(RetireSession(keypair.local_index))
             if self.watcher is not None and owner is not None:
-                self.watcher(Event(EventKind.SESSION_RETIRED, "a session ended", owner.peer.public_key))
+                whose = owner.peer
+                self.watcher(
+                    Event(EventKind.SESSION_RETIRED, "a session ended", whose.public_key, whose.name)
+                )
 
     def take_effects(self) -> list[Effect]:
         """What is to be done now, in this order; each is handed out once."""

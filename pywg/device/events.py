@@ -45,12 +45,13 @@ class EventKind(enum.Enum):
 class Event:
     """One event; `text` says it in words, without the peer's name.
 
-    peer: whose, if it is about one. endpoint: where that peer is, or where the message came from.
-    detail: the reason, the old endpoint, ...: as the kind tells; may be empty.
+    peer, name: whose, if it is about one, and what people call it. endpoint: where that peer is, or where the
+    message came from. detail: the reason, the old endpoint, ...: as the kind tells; may be empty.
     """
 
     kind: EventKind
     text: str
     peer: PublicKey | None = None
+    name: str = ""
     endpoint: Endpoint | None = None
     detail: str = ""

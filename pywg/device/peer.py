@@ -63,6 +63,7 @@ class Peer:
         "last_handshake_ns",
         "last_sent_initiation",
         "last_timestamp",
+        "name",
         "persistent_keepalive",
         "preshared_key",
         "public_key",
@@ -76,6 +77,7 @@ class Peer:
     def __init__(self, peer_id: PeerId, public_key: PublicKey) -> None:
         self.id = peer_id
         self.public_key = public_key
+        self.name = ""  # what people call it
         self.preshared_key = PresharedKey.ZERO
         self.endpoint: Endpoint | None = None
         self.persistent_keepalive = 0
@@ -124,4 +126,5 @@ class Peer:
 
     def __repr__(self) -> str:
         text = str(self.public_key)
-        return f"peer({text[:4]}…{text[39:43]})"
+        short = f"({text[:4]}…{text[39:43]})"
+        return f"peer {self.name} {short}" if self.name else f"peer{short}"

@@ -14,14 +14,15 @@ from pywg.wire.endpoint import Endpoint
 class PeerStatistics:
     """One peer at one moment.
 
-    Bytes count whole messages, packets inner packets and keepalives. last_handshake_ns: wall clock, 0: never.
-    session_age: seconds since the current session began; None: there is none. round_trip: seconds that the
-    last response to us took. refused: handshake messages that failed a check, by the reason's name.
-    waiting_since: seconds since the first of our initiations that nobody has answered yet; None: none is.
-    has_cookie: it has asked for one, and we have it.
+    name: what people call it, or empty. Bytes count whole messages, packets inner packets and keepalives.
+    last_handshake_ns: wall clock, 0: never. session_age: seconds since the current session began; None: there
+    is none. round_trip: seconds that the last response to us took. refused: handshake messages that failed a
+    check, by the reason's name. waiting_since: seconds since the first of our initiations that nobody has
+    answered yet; None: none is. has_cookie: it has asked for one, and we have it.
     """
 
     public_key: PublicKey
+    name: str
     endpoint: Endpoint | None
     rx_bytes: int
     tx_bytes: int
@@ -48,6 +49,7 @@ class PeerStatistics:
         alive = current is not None and now - current.born < REJECT_AFTER_TIME
         return cls(
             public_key=peer.public_key,
+            name=peer.name,
             endpoint=peer.endpoint,
             rx_bytes=peer.rx_bytes,
             tx_bytes=peer.tx_bytes,

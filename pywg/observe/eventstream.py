@@ -62,7 +62,7 @@ class EventStream:
         try:
             with Client.open(interface) as client:
                 for event in client.events():
-                    name = names.get(event.get("peer") or "")
+                    name = event.get("name") or names.get(event.get("peer") or "")
                     self._queue.put({"interface": interface, **event, "name": name})
         except UapiError as error:
             self._queue.put(PywgError(f"{interface}: {error}"))

@@ -2,6 +2,7 @@
 
 `stats=1` gives one line of JSON. `events=1` gives a line of JSON for each event until the client hangs up;
 one that reads too slowly loses events and is told how many. `log=1` with `level=` sets what is logged.
+`names=1` tells what people call the peers.
 """
 
 from __future__ import annotations
@@ -18,28 +19,30 @@ from pywg import clock
 from pywg.datapath import describe
 from pywg.device.events import Event
 from pywg.engine import Engine
+from pywg.noise.keys import PublicKey
+from pywg.observe.logs import LEVELS
 from pywg.observe.statistics import to_json
 from pywg.uapi.error import UapiError
+from pywg.uapi.format import parse_key, split_line
 from pywg.uapi.server import Service, Write
 
 EVENTS_VERSION = 1
 
+NAME_LIMIT = 100
+"""Letters of a peer's name."""
+
 WAITING_EVENTS = 1000
 """Events that are kept for a client that is slow; further ones are counted."""
-
-LEVELS = {
-    "verbose": logging.DEBUG,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "error": logging.ERROR,
-    "silent": logging.CRITICAL + 1,
-}
-"""What LOG_LEVEL may say, and what it means here; `info` is ours."""
 
 
 def services(engine: Engine) -> dict[str, Service]:
     """All of them, by name."""
-    return {"stats": StatisticsService(engine), "events": EventsService(engine), "log": LogService()}
+    return {
+        "stats": StatisticsService(engine),
+        "events": EventsService(engine),
+        "log": LogService(),
+        "names": NamesService(engine),
+    }
 
 
 class StatisticsService:
@@ -113,12 +116,33 @@ class LogService:
                 raise UapiError(errno.EINVAL, f"log=1 takes one line, level= one of {', '.join(LEVELS)}")
 
 
+class NamesService:
+    """`names=1`: what people call the peers, for logs and events."""
+
+    endless = False
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def answer(self, request: list[str], write: Write) -> None:  # noqa: ARG002  the status is all
+        """Lines of a public key in hexadecimal, `=`, and a name. They replace all names that there were."""
+        names = {}
+        for line in request:
+            key, name = split_line(line)
+            if not name.isprintable() or len(name) > NAME_LIMIT:
+                raise UapiError(errno.EINVAL, f"a name has {NAME_LIMIT} printable letters at the most")
+            names[parse_key(PublicKey, "public_key", key)] = name
+        for peer in self._engine.device.peers():
+            peer.name = names.get(peer.public_key, "")
+
+
 def event_to_json(event: Event, at: float) -> dict[str, Any]:
     """An event as values that JSON has; `at`: seconds since 1970."""
     return {
         "kind": event.kind.value,
         "time": round(at, 6),
         "peer": None if event.peer is None else str(event.peer),
+        "name": event.name or None,
         "endpoint": None if event.endpoint is None else str(event.endpoint),
         "text": event.text,
         "detail": event.detail,

@@ -52,6 +52,7 @@ def _bursts(bursts: Bursts) -> dict[str, Any]:
 def _peer(peer: PeerStatistics) -> dict[str, Any]:
     return {
         "public_key": str(peer.public_key),
+        "name": peer.name or None,
         "endpoint": None if peer.endpoint is None else str(peer.endpoint),
         "rx_bytes": peer.rx_bytes,
         "tx_bytes": peer.tx_bytes,

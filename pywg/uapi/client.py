@@ -12,11 +12,12 @@ import pathlib
 import socket
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 from pywg.device.snapshot import DeviceSnapshot
+from pywg.noise.keys import PublicKey
 from pywg.uapi.error import UapiError
 from pywg.uapi.format import MAX_LINE, DeviceChange, format_set, parse_get, parse_status
 from pywg.uapi.path import SOCKET_DIRECTORY, SOCKET_SUFFIX, socket_path
@@ -114,6 +115,11 @@ class Client:
     def set_log_level(self, level: str) -> None:
         """Log as with this LOG_LEVEL from now on. Errors as `statistics`."""
         with self.stream("log=1", f"level={level}") as answer:
+            parse_status([_first_line(answer)])
+
+    def set_names(self, names: Mapping[PublicKey, str]) -> None:
+        """What people call the peers, for logs and events; replaces all names. Errors as `statistics`."""
+        with self.stream("names=1", *(f"{bytes(key).hex()}={name}" for key, name in names.items())) as answer:
             parse_status([_first_line(answer)])
 
     def stream(self, *request: str) -> BinaryIO:

@@ -44,8 +44,8 @@ CHUNK = 256
 CLIENT_LIMIT = 64
 """Connections at once; one more closes the one that was silent longest."""
 
-SERVICE_LINES = 100
-"""Lines of a request to a service of our own."""
+SERVICE_BYTES = 4 << 20
+"""Bytes of a request to a service of our own."""
 
 FLUSH_TIME = 1.0
 """Seconds that a client has to take the last answer after we are done with it."""
@@ -308,11 +308,13 @@ class _Connection(Generic[Handle]):
 
     async def _serve(self, service: Service) -> None:
         request: list[str] = []
+        size = 0
         while (line := await self._lines.next()) not in (b"\n", b""):
-            if len(request) >= SERVICE_LINES:
-                self._answer(UapiError(errno.EINVAL, f"a request has {SERVICE_LINES} lines at the most"))
+            size += len(line)
+            if size > SERVICE_BYTES:
+                self._answer(UapiError(errno.EINVAL, f"a request has {SERVICE_BYTES} bytes at the most"))
                 raise _LineTooLongError
-            request.append(line.decode("ascii", "replace").rstrip("\r\n"))
+            request.append(line.decode("utf-8", "replace").rstrip("\r\n"))
         try:
             if service.endless:
                 await self._until_hung_up(service.answer(request, self._write))

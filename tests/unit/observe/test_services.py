@@ -128,7 +128,7 @@ def test_lines_that_do_not_belong_there_are_refused(tmp_path: pathlib.Path, requ
 
 def test_an_endless_request_is_cut_off(tmp_path: pathlib.Path) -> None:
     async def story(node: Node, path: pathlib.Path) -> None:
-        assert await ask(path, b"stats=1\n" + b"x=1\n" * 1000) == EINVAL
+        assert await ask(path, b"stats=1\n" + b"x=1\n" * (1 << 20)) == EINVAL
 
     with_node(tmp_path, story)
 
@@ -148,6 +148,29 @@ def test_the_log_level_changes_while_running(tmp_path: pathlib.Path) -> None:
         with_node(tmp_path, story)
     finally:
         root.setLevel(before)
+
+
+def test_names_that_people_give_are_in_logs_events_and_statistics(tmp_path: pathlib.Path) -> None:
+    async def story(node: Node, path: pathlib.Path) -> None:
+        loop = asyncio.get_running_loop()
+        peer = node.engine.add_peer(PublicKey(b"p" * 32))
+        await loop.run_in_executor(None, Client(path).set_names, {peer.public_key: "älice"})
+        assert repr(peer) == "peer älice (cHBw…wcHA)"
+        said = await loop.run_in_executor(None, Client(path).statistics)
+        assert said["peers"][0]["name"] == "älice"
+        await loop.run_in_executor(None, Client(path).set_names, {})
+        assert repr(peer) == "peer(cHBw…wcHA)"
+
+    with_node(tmp_path, story)
+
+
+@pytest.mark.parametrize("line", ["nokey", "00=alice", f"{'70' * 32}=a\x1b[2J", f"{'70' * 32}={'a' * 101}"])
+def test_names_that_are_none_are_refused(tmp_path: pathlib.Path, line: str) -> None:
+    async def story(node: Node, path: pathlib.Path) -> None:
+        answer = await ask(path, f"names=1\n{line}\n\n".encode())
+        assert answer.startswith(b"errno=-")
+
+    with_node(tmp_path, story)
 
 
 def test_another_daemon_is_told_from_ours(tmp_path: pathlib.Path) -> None:
