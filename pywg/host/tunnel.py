@@ -429,7 +429,7 @@ def _add_routes(up: _Up, device: DeviceSnapshot) -> None:
     defaults = {allowed for allowed in wanted if allowed.prefixlen == 0 and number is None}
     for allowed in routes_to_add(wanted - defaults, covered):
         _add_route(up, allowed, number)
-    for allowed in sorted(defaults, key=lambda network: network.version):
+    for allowed in sorted(defaults, key=lambda network: -network.version):
         if up.kept.table is None:
             _choose_mark(up, device)
         _add_default_route(up, allowed)
@@ -476,17 +476,21 @@ def _add_default_route(up: _Up, network: Network) -> None:
     up.kept.rules += rules
     _keep(up)
     for rule in rules:
-        undo = Undo(rule.command("delete"), functools.partial(up.network.delete_rule, rule))
+        undo = Undo(rule.command("delete"), functools.partial(_delete_rule, rule))
         up.steps.run(rule.command("add"), functools.partial(up.network.add_rule, rule), undo)
     _add_route(up, network, mark)
+
+
+def _delete_rule(rule: Rule) -> None:
+    with _open_network() as network:
+        network.delete_rule(rule)
 
 
 def _add_firewall(up: _Up, version: int, mark: int) -> None:
     """In nftables, else in iptables; without either, the tunnel works, and its user is warned."""
     addresses = [address.value.ip for address in up.config.interface.addresses]
     if not up.steps.dry:
-        found = up.network.all_addresses_of(up.interface)
-        addresses += [address.ip for address in found if not address.is_link_local]
+        addresses += [address.ip for address in up.network.all_addresses_of(up.interface)]
     ours = dict.fromkeys(address for address in addresses if address.version == version)
     firewall = Firewall(up.interface, version, list(ours), mark)
     reason = "neither nftables nor iptables is here"

@@ -269,17 +269,14 @@ def test_table_off_adds_no_route(host: Host, env: dict[str, str]) -> None:
     assert host.run("ip", "route", "show", "dev", "wg0").split()[0] == "10.0.0.0/24"
 
 
-def test_a_hook_s_peers_get_routes_too_and_its_default_route_is_refused(
-    host: Host, env: dict[str, str]
-) -> None:
+def test_a_hook_s_peers_get_routes_too(host: Host, env: dict[str, str]) -> None:
     key = Key.generate().public
     path = configure(host, f"PreUp = wg set %i peer {key} allowed-ips 10.5.0.0/16")
     assert "[#] ip -4 route add 10.5.0.0/16 dev wg0" in host.run(PYWG, "up", path, env=env)
     host.run(PYWG, "down", path, env=env)
     path = configure(host, f"PreUp = wg set %i peer {key} allowed-ips ::/0")
-    status, printed = status_of(host, PYWG, "up", path, env=env)
-    assert status == 1
-    assert "pywg: wg0: ::/0 asks for a default route, which is not set up yet" in printed
+    assert "[#] ip -6 route add ::/0 dev wg0 table 51820" in host.run(PYWG, "up", path, env=env)
+    host.run(PYWG, "down", path, env=env)
     assert_nothing_left(host)
 
 
