@@ -18,7 +18,7 @@ import time
 
 from pywg.errors import PywgError
 from pywg.host import control
-from pywg.host.darwin_state import MONITOR_MODULE, Tunnel
+from pywg.host.darwin_state import MONITOR_MODULE, Tunnel, name_file, real_interface
 from pywg.host.names import interface_exists
 
 SETTLE = 0.2
@@ -124,6 +124,8 @@ def main(name: str) -> None:
         watch(tunnel)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends us now finds it cleaned
         tunnel.clean(_say_nothing)
+        if real_interface(name) == tunnel.interface:
+            name_file(name).unlink(missing_ok=True)
     except _EndError:
         return
 

@@ -103,8 +103,6 @@ class Tunnel:
                 say(f"pywg: this could not be undone: {error}")
         if clean:
             self.forget()
-        if real_interface(self.name) == self.interface:
-            name_file(self.name).unlink(missing_ok=True)
         return clean
 
     @property
