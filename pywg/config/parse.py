@@ -54,6 +54,9 @@ from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 MISTAKE_LIMIT = 100
 """Mistakes that are kept and told; further ones are counted."""
 
+HOPELESS = 10_000
+"""Mistakes after which the rest is not read: what has so many is no configuration file."""
+
 NAME_LIMIT = 64
 """Characters of a peer's name that are kept."""
 
@@ -151,6 +154,8 @@ class _Parser:
             self._mistakes.append(Mistake(position, text))
         else:
             self._more += 1
+            if self._more >= HOPELESS:
+                raise ConfigError(sorted(self._mistakes, key=lambda mistake: mistake.position), self._more)
 
     def _warn(self, column: int, text: str) -> None:
         if len(self._config.warnings) < MISTAKE_LIMIT:

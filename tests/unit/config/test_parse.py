@@ -439,6 +439,15 @@ def test_a_hundred_mistakes_are_told_and_the_rest_is_counted():
     assert lines[-1] == "wg0.conf: and 50 more mistakes"
 
 
+@pytest.mark.parametrize(
+    "bomb", ["Foo = bar\n" * 1_000_000, f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs=" + "," * 16_000_000]
+)
+def test_a_file_that_is_nothing_but_mistakes_is_not_read_to_its_end(bomb):
+    with pytest.raises(ConfigError) as caught:
+        parse("[Interface]\n" + bomb, "wg0.conf", Dialect.WG_QUICK)
+    assert caught.value.more == 10_000
+
+
 def test_a_quoted_value_is_short_also_where_it_does_not_print():
     (line,) = mistakes("[Interface]\nMTU = " + "\U0010ffff" * 100)
     assert line.isprintable()
