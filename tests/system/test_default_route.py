@@ -109,7 +109,7 @@ def snapshot(host: Host) -> dict[str, str]:
     commands = {
         "addresses": "ip -br addr show | sed 's/fe80[^ ]*//' | sort",
         "rules": "ip rule show; ip -6 rule show",
-        "routes": "ip route show table all; ip -6 route show table all | grep -v 'fe80\\|ff00'",
+        "routes": "(ip route show table all; ip -6 route show table all) | grep -v 'fe80\\|ff00' | sort -u",
         "firewall": "nft list ruleset | sed 's/fe80:[^ ]*/fe80/'",
         "sysctl": "cat /proc/sys/net/ipv4/conf/all/src_valid_mark",
         "daemons": "ls /run/wireguard 2>/dev/null || true",
@@ -287,7 +287,7 @@ def test_up_cleans_up_after_one_that_was_killed_at_any_step(world: World) -> Non
         if number in firewall[1:]:
             continue  # one step, shown in several lines
         killed, printed = status_of(
-            client, sys.executable, str(TOOLS / "killed_up.py"), str(number + 1), path
+            client, sys.executable, str(TOOLS / "killed_up.py"), planned[number], path
         )
         assert killed == 128 + signal.SIGKILL, printed
         assert ("`wg0' was interrupted on its way up; what it left behind is removed" in printed) == (

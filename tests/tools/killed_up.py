@@ -1,4 +1,4 @@
-"""`pywg up`, killed by SIGKILL as soon as it has shown so many steps: killed_up.py STEPS CONFIG."""
+"""`pywg up`, killed by SIGKILL as soon as it has shown a certain line: killed_up.py LINE CONFIG."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from pywg.host.tunnel import bring_up
 
 
 def main() -> None:
-    left = int(sys.argv[1])
-
     def say(line: str) -> None:
-        nonlocal left
         click.echo(line, err=True)
-        left -= line.startswith("[#]")
-        if not left:
+        if line == sys.argv[1]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     bring_up(sys.argv[2], say)
