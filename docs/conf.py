@@ -36,6 +36,8 @@ man_pages = [
     ("reference/pywg", "pywg", "userspace WireGuard: tunnels, settings, keys", [author], 8),
     ("reference/pywg-up", "pywg-up", "bring up a tunnel, and take it down", [author], 8),
     ("reference/pywg-save", "pywg-save", "write a running tunnel into its file", [author], 8),
+    ("reference/pywg-reload", "pywg-reload", "put a changed file into a running tunnel", [author], 8),
+    ("reference/pywg-monitor", "pywg-monitor", "endpoints that change while a tunnel runs", [author], 8),
     ("reference/pywg-show", "pywg-show", "show interfaces, peers and traffic", [author], 8),
     ("reference/pywg-set", "pywg-set", "change the settings of a running interface", [author], 8),
     ("reference/pywg-setconf", "pywg-setconf", "settings from and to files", [author], 8),
