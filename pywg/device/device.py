@@ -440,6 +440,7 @@ class Device:
         self._timers.arm(peer.id, Timer.ZERO_KEY_MATERIAL, now + ZERO_KEYS_AFTER_TIME)
 
     def _handshake_complete(self, peer: Peer) -> None:
+        self._forget_initiation(peer)  # one of ours that nobody answered, when theirs was faster
         self._timers.cancel(peer.id, Timer.RETRANSMIT_HANDSHAKE)
         peer.attempts_since = None
         peer.rekeyed_at_last_minute = False

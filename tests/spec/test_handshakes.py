@@ -126,6 +126,20 @@ def test_a_response_to_an_earlier_initiation_is_refused() -> None:
     assert session.open(datagram)[28:33] == b"hello"
 
 
+def test_an_initiation_that_the_other_s_overtook_leaves_no_ephemeral_key_behind() -> None:
+    world = World()
+    alice, bob = world.pair()
+    world.cut()
+    alice.send(bob)
+    world.run(1)
+    world.heal()
+    bob.send(alice)
+    world.run()
+    assert alice.payloads() == bob.payloads() == [b"hello"]
+    assert alice.peer(bob).handshake is None
+    assert len(alice.device._indices) == 1
+
+
 def test_a_second_response_to_one_initiation_is_refused() -> None:
     world = World()
     bob, puppet = world.host_and_puppet()
