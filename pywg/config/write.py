@@ -77,10 +77,8 @@ def _peer_lines(peer: Peer) -> Iterator[str]:
     yield from _allowed_ips_lines(peer)
     if peer.disallowed_ips:
         yield f"#pywg DisallowedIPs = {', '.join(map(str, _values(peer.disallowed_ips)))}"
-    for endpoint in _values([peer.endpoint]):
-        yield f"Endpoint = {endpoint}"
-    for endpoint in _values(peer.more_endpoints):
-        yield f"#pywg Endpoint = {endpoint}"
+    for number, endpoint in enumerate(_values([peer.endpoint, *peer.more_endpoints])):
+        yield f"{'#pywg ' if number else ''}Endpoint = {endpoint}"
     for seconds in _values([peer.persistent_keepalive]):
         yield f"PersistentKeepalive = {seconds or 'off'}"
 

@@ -15,6 +15,7 @@ from pywg.config.model import Config, Dialect, EndpointName, KeyFile, KeyVariabl
 from pywg.config.parse import NAME_LIMIT, parse
 from pywg.config.positions import ConfigError, Position
 from pywg.config.settle import settle_allowed_ips, settle_keys
+from pywg.config.write import write
 from pywg.noise.keys import PresharedKey, PrivateKey
 
 PRIVATE = base64.b64encode(bytes(range(32))).decode()
@@ -401,3 +402,20 @@ def test_a_file_that_would_become_far_too_large_is_refused():
 def test_a_loaded_file_s_allowed_ips_are_final(place):
     path = place(f"[Interface]\n{PEER}AllowedIPs = 0.0.0.0/0\n#pywg DisallowedIPs = 128.0.0.0/1\n")
     assert [str(entry.value) for entry in load(path).config.peers[0].allowed_ips] == ["0.0.0.0/1"]
+
+
+# --- Written back. ----------------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_elsewhere_is_not_written_into_the_file(place):
+    path = place("[Interface]\n#pywg PrivateKeyFile = own.key\n", **{"own.key": PRIVATE})
+    text = write(load(path).config)
+    assert text == "[Interface]\n#pywg PrivateKeyFile = own.key\n"
+
+
+def test_a_peer_that_lost_its_endpoint_is_written_with_the_next_one():
+    config = quick(f"{PEER}Endpoint = a:1\n#pywg Endpoint = b:2\n#pywg Endpoint = c:3\n")
+    config.peers[0].endpoint = None
+    peer = quick(write(config)).peers[0]
+    assert str(peer.endpoint.value) == "b:2"
+    assert [str(endpoint.value) for endpoint in peer.more_endpoints] == ["c:3"]
