@@ -1,4 +1,4 @@
-"""Inner packets that an authenticated but hostile peer sends, to mislead the joining of segments or our checks.
+"""Inner packets that an authenticated but hostile peer sends, to mislead joining of segments or our checks.
 
 Used against both data paths (tests/spec) and against the daemon before a real kernel (tests/system).
 """
