@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
+import os
+import pty
 import stat
+import subprocess
+import sys
+import termios
 from xml.etree import ElementTree
 
 import pytest
 import zxingcpp
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pywg.cli.pywg import main
 from pywg.cli.qr import half_blocks
@@ -139,6 +145,48 @@ def test_without_the_library_the_command_that_installs_it_is_told(run, monkeypat
     done = run(TEXT)
     assert done.stderr == "pywg: QR codes need segno; install it: pip install 'pywg-vpn[qr]'\n"
     assert (done.exit_code, done.stdout) == (1, "")
+
+
+def on_terminal(columns: int, directory, **environment: str) -> tuple[int, str]:
+    """The status of `pywg qr` on a terminal so wide, and what the terminal got."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, columns))
+    variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    with subprocess.Popen(
+        [sys.executable, "-c", "from pywg.cli.pywg import main; main()", "qr", directory / "wg0.conf"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**variables, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environment},
+    ) as process:
+        os.close(theirs)
+        with os.fdopen(ours, "rb", 0) as terminal:
+            printed = b""
+            with contextlib.suppress(OSError):  # the terminal is gone when its last program has ended
+                while piece := terminal.read(65536):
+                    printed += piece
+    return process.returncode, printed.decode()
+
+
+def test_a_terminal_gets_black_on_white_unless_it_wants_no_colours(run, tmp_path):
+    run(TEXT)
+    status, printed = on_terminal(80, tmp_path)
+    lines = [line for line in printed.splitlines() if line.startswith("\x1b[38;5;16;48;5;231m")]
+    drawn = [line.removeprefix("\x1b[38;5;16;48;5;231m").removesuffix("\x1b[0m") for line in lines]
+    assert status == 0
+    assert decoded(ImageOps.invert(picture_of(drawn))) == TEXT
+    status, printed = on_terminal(80, tmp_path, NO_COLOR="1")
+    assert status == 0
+    assert "\x1b" not in printed
+    assert decoded(picture_of([line for line in printed.splitlines() if "█" in line])) == TEXT
+
+
+def test_a_terminal_that_is_too_narrow_is_told(run, tmp_path):
+    run(TEXT)
+    status, printed = on_terminal(40, tmp_path)
+    assert status == 1
+    assert "columns wide; make the window wider, or write a picture: -o FILE.png" in printed
+    assert "█" not in printed
 
 
 def test_dark_modules_are_drawn_unless_the_screen_is_dark():
