@@ -105,7 +105,7 @@ class Nat:
         self._next_port = 40000
         self._ports: dict[tuple[str, int], int] = {}
         self._owners: dict[int, tuple[str, int]] = {}
-        self._used: dict[tuple[int, str, int], float] = {}
+        self._used: dict[int, dict[tuple[str, int], float]] = {}  # by port: to whom, and when last
 
     def rebind(self) -> None:
         """Forget all entries; every address and port inside gets a new port outside."""
@@ -119,26 +119,39 @@ class Nat:
         port = self._ports.get(inner)
         if port is None or not self._alive(port, now):
             if port is not None:
-                del self._owners[port]
-            port = self._next_port
-            self._next_port += 1
+                del self._owners[port], self._used[port]
+            port = self._free_port()
             self._ports[inner] = port
             self._owners[port] = inner
-        self._used[port, flight.destination.host, flight.destination.port] = now
+            self._used[port] = {}
+        self._used[port][flight.destination.host, flight.destination.port] = now
         flight.source = Endpoint(self.public, port)
 
     def inbound(self, flight: Flight, now: float) -> bool:
         """Translate the destination of a datagram that arrives; False: nobody inside asked for it."""
         port = flight.destination.port
-        entry = (port, flight.source.host, flight.source.port)
-        if port not in self._owners or now - self._used.get(entry, -self.timeout) >= self.timeout:
+        peer = (flight.source.host, flight.source.port)
+        used = self._used.get(port, {})
+        if peer not in used or now - used[peer] >= self.timeout:
             return False
-        self._used[entry] = now
+        used[peer] = now
         flight.destination = Endpoint(*self._owners[port])
         return True
 
     def _alive(self, port: int, now: float) -> bool:
-        return any(used[0] == port and now - at < self.timeout for used, at in self._used.items())
+        return any(now - at < self.timeout for at in self._used[port].values())
+
+    def owner(self, port: int) -> str | None:
+        """The host inside whose entry has this port outside."""
+        inner = self._owners.get(port)
+        return None if inner is None else inner[0]
+
+    def _free_port(self) -> int:
+        while True:
+            port = self._next_port
+            self._next_port = port + 1 if port < 65535 else 1024
+            if port not in self._owners:
+                return port
 
 
 class MemoryNetwork:

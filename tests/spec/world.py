@@ -88,14 +88,21 @@ class Host:
         self.randbytes = chance.randbytes
         self.private_key = PrivateKey.generate(chance.randbytes)
         self.outer = list(outer)
-        self.tun = MemoryTun(name)
-        self.device = Device(chance.randbytes, self.wall_clock)
-        self.datapath = WatchedDataPath(self.tun)
-        self.engine = Engine(self.device, self.datapath, self.tun, self._open_bind, lambda: world.now)
+        self.boot()
+
+    def boot(self) -> None:
+        """The machine starts: a device that knows its private key and its port, and no peers."""
+        self.tun = MemoryTun(self.name)
+        self.device = Device(self.randbytes, self.wall_clock)
+        self.datapath = self._make_datapath()
+        self.engine = Engine(self.device, self.datapath, self.tun, self._open_bind, lambda: self.world.now)
         self.engine.set_private_key(self.private_key)
         self.engine.set_listen_port(PORT)
         self.bind: MemoryBind
         self.engine.follow_tun()
+
+    def _make_datapath(self) -> PortableDataPath:
+        return WatchedDataPath(self.tun)
 
     def _open_bind(self, port: int, mark: int) -> MemoryBind:
         if self.port_taken:
