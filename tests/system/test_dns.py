@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pathlib
 import sys
 
 import pytest
@@ -19,6 +20,9 @@ from tests.system.resolvers import (
     with_openresolv,
     with_resolved,
 )
+from tests.system.tunnel import Key
+
+PYWG = str(pathlib.Path(sys.executable).with_name("pywg"))
 
 SERVERS, SEARCH = ["10.0.0.1", "fd00::1"], ["corp.example", "lan"]
 ASKED = ["nameserver 10.0.0.1", "nameserver fd00::1", "search corp.example lan"]
@@ -189,3 +193,95 @@ def test_over_a_file_that_cannot_be_written_another_is_mounted(host: Host, kind:
     assert host.run("cat", "/etc/resolv.conf") == BEFORE
     assert host.run("ls", "-l", "/etc/resolv.conf") == before
     assert host.run("ls", "-A", "/run/pywg") == ""
+
+
+def configured(
+    host: Host, name: str, dns: str = "10.0.0.1, fd00::1, corp.example, lan", more: str = ""
+) -> str:
+    path = f"/run/{name}.conf"
+    text = f"[Interface]\nPrivateKey = {Key.generate().private}\nDNS = {dns}\n{more}\n"
+    host.write(path, text)
+    return path
+
+
+@pytest.fixture
+def bare(lab: Lab) -> Host:
+    """A host with nothing but its own /etc, and no tunnels."""
+    host = lab.host("host")
+    own_etc(host)
+    return host
+
+
+@pytest.mark.parametrize("name", ["resolved", "openresolv"])
+def test_up_and_down_set_and_take_back(lab: Lab, name: str) -> None:
+    if sentence := missing_resolvers():
+        missing(sentence)
+    host = lab.host("host")
+    WAYS[name](host)
+    before = what_counts(host, name)
+    path = configured(host, "wg0")
+    host.run(PYWG, "up", path)
+    if name == "resolved":
+        assert [line.partition(": ")[2] for line in what_counts(host, name)] == [
+            "10.0.0.1 fd00::1",
+            "corp.example lan ~.",
+        ]
+    else:
+        assert what_counts(host, name) == ASKED
+    host.run(PYWG, "down", path)
+    assert what_counts(host, name) == before
+
+
+def test_up_shows_what_it_does_and_down_needs_no_file(bare: Host) -> None:
+    path = configured(bare, "wg0", more="PostUp = grep ^nameserver /etc/resolv.conf")
+    printed = bare.run(PYWG, "up", path).splitlines()
+    settings = "'nameserver 10.0.0.1' 'nameserver fd00::1' 'search corp.example lan'"
+    shown = printed.index(f"[#] printf '%s\\n' {settings} > /etc/resolv.conf")
+    assert printed[shown - 1] == "[#] ip link set mtu 1420 up dev wg0"
+    assert printed[-2:] == ["nameserver 10.0.0.1", "nameserver fd00::1"]
+    bare.run("rm", path)
+    assert "[#] sed -i -n 's/^#| //p' /etc/resolv.conf" in bare.run(PYWG, "down", "wg0")
+    assert bare.run("cat", "/etc/resolv.conf") == BEFORE
+
+
+def test_an_up_that_fails_later_takes_the_servers_back(bare: Host) -> None:
+    path = configured(bare, "wg0", more="PostUp = exit 3")
+    with pytest.raises(CommandError, match=r"PostUp: the command ended with status 3"):
+        bare.run(PYWG, "up", path)
+    assert bare.run("cat", "/etc/resolv.conf") == BEFORE
+
+
+def test_an_up_that_was_killed_is_cleaned_up_by_the_next_of_another(bare: Host) -> None:
+    path = configured(bare, "wg0", more="PostUp = kill -9 $PPID")
+    bare.run(PYWG, "up", path, check=False)
+    assert resolv_conf(bare) == ASKED
+    other = configured(bare, "wg1", dns="10.0.1.1")
+    bare.run(PYWG, "up", other)
+    assert resolv_conf(bare) == ["nameserver 10.0.1.1"]
+    bare.run(PYWG, "down", other)
+    assert bare.run("cat", "/etc/resolv.conf") == BEFORE
+
+
+def test_when_the_interface_was_deleted_down_takes_the_servers_back(bare: Host) -> None:
+    path = configured(bare, "wg0")
+    bare.run(PYWG, "up", path)
+    bare.run("ip", "link", "delete", "wg0")
+    bare.run(PYWG, "down", path)
+    assert bare.run("cat", "/etc/resolv.conf") == BEFORE
+
+
+def test_domains_alone_are_told_and_left_alone(bare: Host) -> None:
+    path = configured(bare, "wg0", dns="corp.example")
+    assert f"Warning: {path}:3:7: DNS: domains without a server are not set" in bare.run(PYWG, "up", path)
+    assert bare.run("cat", "/etc/resolv.conf") == BEFORE
+    bare.run(PYWG, "down", path)
+
+
+def test_what_cannot_be_set_is_told_with_its_place(lab: Lab) -> None:
+    host = lab.host("host")
+    own_etc(host)
+    path = configured(host, "wg0")
+    command = f"unshare --net {PYWG} up {path}; exit $?"
+    with pytest.raises(CommandError, match=rf"{path}:3:7: DNS: /etc/resolv.conf is the machine's here"):
+        host.run("sh", "-c", command)
+    assert host.run("cat", "/etc/resolv.conf") == BEFORE
