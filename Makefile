@@ -6,7 +6,7 @@ IN_VENV := .venv/.installed
 COVERED := pywg/noise/*,pywg/wire/*,pywg/device/*,pywg/config/*
 
 PACKETS := $(addprefix tests/system/test_,interop.py bad_input.py)
-export FUZZ_SECONDS ?= 20
+export FUZZ_SECONDS ?= 4
 
 .PHONY: help demo test test-unit test-system test-portable fuzz lint docs bench clean
 
@@ -50,8 +50,9 @@ test-portable: $(IN_VENV)-test ## those of them that carry packets, once more on
 	@tools/system-packages demo test
 	@PYWG_DATAPATH=portable tools/in-namespaces tools/test-twice $(BIN)/python -m pytest $(PACKETS)
 
-fuzz: $(IN_VENV)-test ## the compiled data path under AddressSanitizer, for FUZZ_SECONDS and the time of a build
-	$(BIN)/python tests/fuzz/run_asan.py --seconds $(FUZZ_SECONDS)
+fuzz: $(IN_VENV)-test $(IN_VENV)-fuzz ## whatever reads strangers' bytes, FUZZ_SECONDS each; C under AddressSanitizer
+	@tools/system-packages fuzz
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) $(ARGS)
 
 docs: $(IN_VENV)-docs ## HTML and man pages, in docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
