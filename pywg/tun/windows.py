@@ -40,7 +40,7 @@ class WindowsTun:
 
     @classmethod
     def create(cls, name: str, mtu: int, api: Wintun | None = None) -> WindowsTun:
-        """Make the adapter `name`; one that a dead program left behind is replaced. Raises PywgError.
+        """Make the adapter `name`, which lives as long as this program. Raises PywgError.
 
         mtu: what padding is limited to; the interface's own is set with the rest of its settings.
         """
