@@ -9,11 +9,12 @@ endpoint that a peer has roamed to is not taken for a change. Peers are made equ
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import shlex
 import sys
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
 from pywg.host import control, state
 from pywg.host.dns import choose_dns, recall_dns
+from pywg.host.firewall import Firewall, Installed
 from pywg.host.monitor import monitor_runs, start_monitor, stop_monitor, watched_peers
 from pywg.host.names import interface_exists, require_network_rights
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import MAIN_TABLE, choose_mtu, routes_to_add, table_number
 from pywg.host.state import State
 from pywg.host.steps import Steps, Undo
-from pywg.host.tunnel import require_wireguard
+from pywg.host.tunnel import add_default_routes, require_wireguard
 from pywg.noise.keys import PresharedKey, PublicKey
 from pywg.uapi.client import has_daemon
 from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
@@ -56,7 +58,7 @@ class Plan:
     """What to change. device: all but peers. move: the peers whose endpoint is the file's from now on.
 
     mtu: bytes, 0: as the ways to the endpoints have it; None: as it is. `old_table` and `table` are numbers;
-    None: no routes.
+    None: no routes. Default routes that have rules of their own are in the lists of defaults alone.
     """
 
     device: DeviceChange
@@ -69,6 +71,9 @@ class Plan:
     table: int | None
     add_routes: list[Network]
     delete_routes: list[Network]
+    add_defaults: list[Network]
+    keep_defaults: list[Network]
+    delete_defaults: list[Network]
 
 
 def plan(
@@ -89,7 +94,10 @@ def plan(
     table = _table(value_of(section.table), "auto")
     wanted = {network for peer in peers for network in peer.allowed_ips}
     before = {network for peer in device.peers for network in peer.allowed_ips}
-    _refuse_default_routes(config, wanted, before, old_table, table)
+    old_defaults, defaults = _defaults(before, old_table), _defaults(wanted, table)
+    change = _device_change(config, given, device)
+    if old_defaults | defaults:
+        _refuse_unknown(config, given, change, old_defaults, defaults)
     add_addresses, delete_addresses = _addresses(section.addresses, given, running.addresses)
     delete_routes: set[Network] = set()
     if old_table is not None:
@@ -112,7 +120,7 @@ def plan(
     elif mtu is None:
         mtu = 0
     return Plan(
-        _device_change(config, given, device),
+        change,
         peers,
         move,
         add_addresses,
@@ -124,6 +132,9 @@ def plan(
         sorted(
             delete_routes, key=lambda network: (-network.prefixlen, network.version, network.network_address)
         ),
+        sorted(defaults - old_defaults, key=_version),
+        sorted(defaults & old_defaults, key=_version),
+        sorted(old_defaults - defaults, key=_version),
     )
 
 
@@ -250,24 +261,37 @@ def _in_table(network: Network, table: int) -> bool:
     return network.prefixlen > 0 or table != MAIN_TABLE
 
 
-def _refuse_default_routes(
-    config: Config, wanted: set[Network], before: set[Network], old_table: int | None, table: int | None
+def _defaults(networks: set[Network], table: int | None) -> set[Network]:
+    """Those that have a table and rules of their own."""
+    return {network for network in networks if network.prefixlen == 0 and table == MAIN_TABLE}
+
+
+def _version(network: Network) -> int:
+    return network.version
+
+
+def _refuse_unknown(
+    config: Config,
+    given: Mapping[str, Any],
+    change: DeviceChange,
+    old_defaults: set[Network],
+    defaults: set[Network],
 ) -> None:
-    """Rules, firewall and mark of a default route come and go with the tunnel."""
-    after = {network for network in wanted if network.prefixlen == 0 and table == MAIN_TABLE}
-    if after == {network for network in before if network.prefixlen == 0 and old_table == MAIN_TABLE}:
-        return
-    places = [
-        entry.position
-        for peer in config.peers
-        for entry in peer.allowed_ips
-        if entry.value.network in after - before
-    ]
-    file = config.peers[0].public_key.position.path if config.peers else ""
-    text = (
-        "AllowedIPs: a default route cannot come or go while the tunnel runs; use `pywg down` and `pywg up`"
-    )
-    raise ConfigError([Mistake(place, text) for place in places] or [Mistake(Position(file), text)])
+    """Rules and firewall of a default route go by the mark, and only `up` knows which ones it added."""
+    mistakes = []
+    fwmark = config.interface.fwmark
+    if change.fwmark is not None and old_defaults:
+        text = "FwMark: it cannot change while the tunnel has a default route; use `pywg down` and `pywg up`"
+        mistakes.append(Mistake(fwmark.position if fwmark else _whole_file(config), text))
+    if not given and old_defaults != defaults:
+        text = "AllowedIPs: `pywg up` did not bring this tunnel up, so its default routes stay as they are"
+        mistakes.append(Mistake(_whole_file(config), text))
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _whole_file(config: Config) -> Position:
+    return Position(config.peers[0].public_key.position.path if config.peers else "")
 
 
 # --- Doing it. --------------------------------------------------------------------------------------------
@@ -323,22 +347,48 @@ def _reload(argument: str, loaded: Loaded, kept: State | None, say: Say) -> None
             count += line.startswith("[#]")
             say(line)
 
-        with Steps(counted) as steps:
+        with _state_restored(kept), Steps(counted) as steps:
             work = _Work(interface, config, changes, running, steps, network, link)
             work.add_addresses()
             work.change_device()
             work.set_mtu()
             work.add_routes()
             if kept is not None:
+                if changes.add_defaults:
+                    add_default_routes(
+                        argument,
+                        config,
+                        kept,
+                        changes.add_defaults,
+                        steps=steps,
+                        network=network,
+                        say=counted,
+                    )
                 work.change_dns(kept, given)
+                work.delete_default_routes(kept)
             work.delete_routes()
             work.delete_addresses()
+            if kept is not None:
+                work.renew_firewall(kept)
             work.remove_peers()
             work.change_monitor(argument, given, say)
             if kept is not None:
                 _keep(kept, loaded, say)
     if not count:
         say(f"pywg: `{interface}' is as {loaded.location.path} says; nothing was changed")
+
+
+@contextlib.contextmanager
+def _state_restored(kept: State | None) -> Iterator[None]:
+    """What was kept is there again after a failure."""
+    before = None if kept is None else copy.deepcopy(kept)
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            with contextlib.suppress(OSError):  # told when it was written first
+                state.write(before)
+        raise
 
 
 def _keep(kept: State, loaded: Loaded, say: Say) -> None:
@@ -481,6 +531,84 @@ class _Work:
                 ),
             )
 
+    def delete_default_routes(self, kept: State) -> None:
+        """A default route, its rules and its firewall; with the last one the mark goes, unless the file's."""
+        mark = kept.table
+        if mark is None:
+            return
+        for route in self.plan.delete_defaults:
+            version = route.version
+            self.steps.run(
+                self._route(route, "delete", mark),
+                functools.partial(self.link.delete_route, route, mark),
+                Undo(
+                    self._route(route, "add", mark),
+                    functools.partial(self.network.add_route, self.interface, route, mark),
+                ),
+            )
+            rules = [rule for rule in kept.rules if rule.version == version]
+            for rule in rules:
+                self.steps.run(
+                    rule.command("delete"),
+                    functools.partial(self.network.delete_rule, rule),
+                    Undo(rule.command("add"), functools.partial(self.network.add_rule, rule)),
+                )
+            kept.rules = [rule for rule in kept.rules if rule not in rules]
+            for installed, firewall in self._firewalls(kept, version, self.running.addresses):
+                self.steps.run(
+                    "\n".join(installed.commands),
+                    installed.remove,
+                    Undo(
+                        "\n".join(firewall.commands(installed.kind)),
+                        functools.partial(firewall.add, installed.kind),
+                    ),
+                )
+                kept.firewall.remove(installed.name)
+        if self.plan.delete_defaults and not (self.plan.add_defaults or self.plan.keep_defaults):
+            kept.table = None
+            after = value_of(self.config.interface.fwmark) or 0
+            if after != mark:
+                self.steps.run(
+                    f"wg set {self.interface} fwmark {after or 'off'}",
+                    functools.partial(control.apply, self.interface, DeviceChange(fwmark=after)),
+                    Undo(
+                        f"wg set {self.interface} fwmark {mark}",
+                        functools.partial(control.apply, self.interface, DeviceChange(fwmark=mark)),
+                    ),
+                )
+
+    def renew_firewall(self, kept: State) -> None:
+        """The firewall of a default route that stays protects the addresses that there are now."""
+        for route in self.plan.keep_defaults:
+            changed = [*self.plan.add_addresses, *self.plan.delete_addresses]
+            if not any(address.version == route.version for address in changed):
+                continue
+            now = self.link.addresses()
+            pairs = zip(
+                self._firewalls(kept, route.version, self.running.addresses),
+                self._firewalls(kept, route.version, now),
+                strict=True,
+            )
+            for (installed, old), (_, new) in pairs:
+                self.steps.run(
+                    "\n".join([*installed.commands, *new.commands(installed.kind)]),
+                    functools.partial(_replace, installed, new),
+                    Undo(
+                        "\n".join(old.commands(installed.kind)), functools.partial(_replace, installed, old)
+                    ),
+                )
+
+    def _firewalls(
+        self, kept: State, version: int, addresses: Sequence[InterfaceAddress]
+    ) -> list[tuple[Installed, Firewall]]:
+        ours = [address.ip for address in addresses if address.version == version]
+        found = [Installed.from_name(self.interface, name) for name in kept.firewall]
+        return [
+            (installed, Firewall(self.interface, version, ours, kept.table or 0))
+            for installed in found
+            if installed.version == version
+        ]
+
     def change_dns(self, kept: State, given: Mapping[str, Any]) -> None:
         servers, search = state.given_by(self.config)["dns"]
         if [servers, search] == given.get("dns", [[], []]):
@@ -573,6 +701,11 @@ class _Work:
     def _route(self, network: Network, verb: str, table: int) -> str:
         in_table = "" if table == MAIN_TABLE else f" table {table}"
         return f"ip -{network.version} route {verb} {network} dev {self.interface}{in_table}"
+
+
+def _replace(installed: Installed, firewall: Firewall) -> None:
+    installed.remove()
+    firewall.add(installed.kind)
 
 
 def _placed(position: Position, key: str, action: Callable[..., None], *arguments: object) -> None:

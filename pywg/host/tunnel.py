@@ -14,7 +14,7 @@ import functools
 import importlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from pywg.config.change import device_change
@@ -337,13 +337,17 @@ def _configure_device(up: _Up) -> None:
 
 def _configure(interface: str, config: Config, say: Say) -> None:
     endpoints = resolve_all([peer.endpoint for peer in config.peers if peer.endpoint is not None], say)
+    change = device_change(config, endpoints)
     try:
-        with Client.open(interface) as client:
-            client.set(device_change(config, endpoints))
+        if has_daemon(interface):
+            with Client.open(interface) as client:
+                client.set(change)
+        else:
+            kernel.apply(interface, change)
     except UapiError as error:
         if error.errno == errno.EADDRINUSE:
             raise _port_taken(config) from None
-        raise PywgError(f"the daemon of {interface} did not take the configuration: {error}") from None
+        raise PywgError(f"{interface} did not take the configuration: {error}") from None
 
 
 def _add_addresses(up: _Up) -> None:
@@ -433,6 +437,24 @@ def _add_routes(up: _Up, device: DeviceSnapshot) -> None:
         if up.kept.table is None:
             _choose_mark(up, device)
         _add_default_route(up, allowed)
+
+
+def add_default_routes(
+    argument: str,
+    config: Config,
+    kept: State,
+    routes: Collection[Network],
+    *,
+    steps: Steps,
+    network: LinuxNetwork,
+    say: Say,
+) -> None:
+    """Default routes for a tunnel that runs already, with all that belongs to them, as `up` adds them."""
+    up = _Up(argument, config, None, kept, steps, network, say)
+    for route in sorted(routes, key=lambda network: -network.version):
+        if kept.table is None:
+            _choose_mark(up, control.get(kept.interface))
+        _add_default_route(up, route)
 
 
 def _add_route(up: _Up, network: Network, table: int | None) -> None:

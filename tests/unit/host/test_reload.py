@@ -107,16 +107,32 @@ def test_another_table_gets_all_routes_and_the_old_one_loses_them() -> None:
     assert planned(OLD.replace("[Peer]", "Table = off\n[Peer]")).table is None
 
 
-def test_default_routes_that_come_or_go_are_told_with_their_place() -> None:
+def test_default_routes_come_go_and_stay() -> None:
     new = OLD.replace("10.1.0.0/16", "10.1.0.0/16, ::/0")
-    with pytest.raises(ConfigError, match=r"wg0\.conf:7:40: AllowedIPs: a default route cannot come or go"):
-        planned(new)
     now = running(device=DeviceSnapshot(peers=[PeerSnapshot(ALICE, allowed_ips=[net("::/0")])]))
-    with pytest.raises(ConfigError, match="default route"):
-        planned(OLD, now)
-    found = planned(new, now, new)
-    assert net("::/0") not in [*found.add_routes, *found.delete_routes]
-    assert planned(new.replace("[Peer]", "Table = 5\n[Peer]"), old=OLD.replace("[Peer]", "Table = 5\n[Peer]"))
+    everything = [net("::/0")]
+    came, went, stayed = planned(new), planned(OLD, now, new), planned(new, now, new)
+    assert (came.add_defaults, came.keep_defaults, came.delete_defaults) == (everything, [], [])
+    assert (went.add_defaults, went.keep_defaults, went.delete_defaults) == ([], [], everything)
+    assert (stayed.add_defaults, stayed.keep_defaults, stayed.delete_defaults) == ([], everything, [])
+    for found in (came, went, stayed):
+        assert net("::/0") not in [*found.add_routes, *found.delete_routes]
+
+
+def test_in_a_table_of_its_own_a_default_route_is_one_as_any() -> None:
+    old = OLD.replace("[Peer]", "Table = 5\n[Peer]")
+    found = planned(old.replace("10.1.0.0/16", "0.0.0.0/0"), running(routes=frozenset()), old)
+    assert found.add_routes == [net("10.0.0.2/32"), net("0.0.0.0/0")]
+    assert found.add_defaults == []
+
+
+def test_default_routes_that_nobody_knows_and_their_mark_do_not_change() -> None:
+    new = OLD.replace("10.1.0.0/16", "::/0")
+    with pytest.raises(ConfigError, match=r"wg0\.conf: AllowedIPs: `pywg up` did not bring this tunnel up"):
+        plan(read(new), {}, {}, running())
+    now = running(device=DeviceSnapshot(fwmark=7, peers=[PeerSnapshot(ALICE, allowed_ips=[net("::/0")])]))
+    with pytest.raises(ConfigError, match=r"wg0\.conf:3:10: FwMark: it cannot change"):
+        planned(new.replace("Address", "FwMark = 8\nAddress"), now, new)
 
 
 @pytest.mark.parametrize(
