@@ -9,6 +9,7 @@ Environment, as wireguard-go reads it:
 - WG_PROCESS_FOREGROUND=1: as -f.
 - WG_TUN_FD, WG_UAPI_FD: descriptors of an open TUN device and of a listening unix socket, used instead of new
   ones. The device's MTU is set to 1420 where we may.
+- PYWG_USER (ours): the user to become when device and socket are there.
 - WG_TUN_NAME_FILE: where to write the name of the device that was made, for patterns such as `wg%d`.
 
 Exit status: 0 when it was told to end, or has gone into the background; 1 when that failed, with a sentence
@@ -91,6 +92,10 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
             from pywg.datapath import check_choice
 
             check_choice()
+        if environment.get("PYWG_USER") and sys.platform == "linux":  # and so is this
+            from pywg.host.privileges import account_of
+
+            account_of(environment)
         tun = open_tun(command.interface, environment)
         try:
             uapi = open_uapi(tun.name, environment)
@@ -276,6 +281,14 @@ def serve(
             runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         if not command.foreground:
             os.chdir("/")  # not earlier: modules may be found by relative paths
+        if sys.platform == "linux":
+            from pywg.host import privileges
+
+            privileges.keep_secrets_in_memory()
+            account = privileges.account_of(environment)
+            if account is not None and uapi.file is not None:
+                privileges.share_folder(uapi.file.path.parent, account)
+            privileges.drop(account)
         if os.getpid() == 1:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of a container come to us; none stays
         with runner:

@@ -716,7 +716,7 @@ def test_without_ipv6_it_works_over_ipv4(lab: Lab) -> None:
         station.configure(other, endpoint=hostport(other.outer[0]))
         station.machine.run("ip", "addr", "add", f"{station.inner[0]}/24", "dev", WG)
         station.machine.run("ip", "link", "set", WG, "up")
-    assert "1 received" in stations[0].machine.run("ping", "-c1", "-W5", stations[1].inner[0])
+    assert "1 received" in stations[0].machine.run("ping", "-c1", "-w10", stations[1].inner[0])
 
 
 def test_a_port_in_use_is_told_and_can_be_changed_while_up(host: Host) -> None:
@@ -745,3 +745,83 @@ def test_a_data_path_that_there_is_not_is_told_to_the_caller_and_leaves_nothing(
     told = status_of(host, PYWGD, *arguments, env={"PYWG_DATAPATH": "fast"})
     assert told == (1, "pywgd: wg0: PYWG_DATAPATH=fast is not 'auto', 'portable' or 'compiled'")
     assert_nothing_left(host)
+
+
+# --- What it gives up once it has what it needs. -----------------------------------------------------------
+
+NET_BIND_SERVICE_AND_NET_ADMIN = 1 << 10 | 1 << 12
+
+
+def status_of_process(process: Process) -> dict[str, str]:
+    lines = process.folder.joinpath("status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def gives_up(host: Host) -> Process:
+    """The only daemon here, as soon as it has dropped what it does not need."""
+    (process,) = daemons(host)
+    eventually("no new privileges", lambda: status_of_process(process)["NoNewPrivs"] == "1")
+    eventually("few privileges", lambda: int(status_of_process(process)["CapEff"], 16) < 1 << 13)
+    return process
+
+
+def test_it_keeps_only_the_capabilities_that_it_needs(host: Host) -> None:
+    host.run(PYWGD, WG)
+    process = gives_up(host)
+    host.run("ip", "link", "set", WG, "up")
+    eventually("its threads run", lambda: len(list((process.folder / "task").iterdir())) > 1)
+    had = int(status_of_process(Process(os.getpid()))["CapPrm"], 16)
+    kept = NET_BIND_SERVICE_AND_NET_ADMIN & had
+    for task in (process.folder / "task").iterdir():
+        status = status_of_process(Process(int(task.name)))
+        assert {int(status[name], 16) for name in ("CapEff", "CapPrm")} == {kept}
+        assert int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
+        assert int(status["CapBnd"], 16) & ~NET_BIND_SERVICE_AND_NET_ADMIN == 0
+
+
+def test_its_memory_is_for_no_core_dump_and_no_swap(host: Host) -> None:
+    host.run(PYWGD, WG)
+    process = gives_up(host)
+    limits = process.folder.joinpath("limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
+    status = status_of_process(process)
+    if re.search(r"^Max locked memory +unlimited +unlimited", limits, re.MULTILINE):
+        assert int(status["VmLck"].split()[0]) > 10_000
+    else:
+        assert os.geteuid() == 0
+
+
+def test_marks_low_ports_and_another_namespace_still_work(lab: Lab, host: Host) -> None:
+    other = lab.host("other")
+    host.run(PYWGD, WG)
+    gives_up(host)
+    host.run("ip", "link", "set", WG, "up")
+    host.run("wg", "set", WG, "fwmark", "7", "listen-port", "53")
+    assert host.run("wg", "show", WG, "listen-port").strip() == "53"
+    host.run("ip", "link", "set", WG, "netns", str(other.pid))
+    other.run("ip", "link", "set", WG, "mtu", "1300", "up")
+    host.run("wg", "set", WG, "listen-port", "54")
+    other.run("ip", "link", "delete", WG)
+    eventually("the daemon ends with its interface", lambda: not daemons(host))
+
+
+def test_it_becomes_another_user_and_still_removes_its_socket(lab: Lab) -> None:
+    tunnel = make_tunnel(lab, PROGRAMS["pywgd"], PROGRAMS["wireguard-go"])
+    host = tunnel.left.machine.host
+    tunnel.left.stop()
+    eventually("the first daemon has ended", lambda: not daemons(host))
+    host.run(PYWGD, WG, env={"PYWG_USER": "nobody"})
+    process = gives_up(host)
+    eventually("it is nobody", lambda: set(status_of_process(process)["Uid"].split()) == {"65534"})
+    tunnel.left.is_up = False
+    tunnel.configure(initiator=tunnel.left)
+    tunnel.left.machine.run("ping", "-c1", "-w10", tunnel.right.inner[0])
+    host.run("ip", "link", "delete", WG)
+    eventually("it ends", lambda: not process.runs())
+    assert host.run("ls", "/run/wireguard").strip() == ""
+
+
+def test_a_user_that_does_not_exist_is_told_before_anything_is_made(host: Host) -> None:
+    said = host.run(PYWGD, WG, env={"PYWG_USER": "no-such-user"}, check=False)
+    assert "PYWG_USER=no-such-user: there is no such user; `useradd --system no-such-user` adds one" in said
+    assert WG not in host.run("ip", "link")
