@@ -8,7 +8,7 @@ COVERED := pywg/noise/*,pywg/wire/*,pywg/device/*,pywg/config/*
 PACKETS := $(addprefix tests/system/test_,interop.py bad_input.py)
 export FUZZ_SECONDS ?= 4
 
-.PHONY: help demo test test-unit test-system test-portable fuzz lint docs bench clean
+.PHONY: help demo test test-unit test-simulator test-system test-portable fuzz lint docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
@@ -31,7 +31,7 @@ demo: $(IN_VENV) ## two hosts, a tunnel, a third host behind it; under a minute
 	@tools/system-packages demo
 	@$(BIN)/python demo/demo.py
 
-test: lint test-unit test-system test-portable ## everything
+test: lint test-unit test-simulator test-system test-portable ## everything
 
 lint: $(IN_VENV)-test ## ruff and mypy
 	$(BIN)/ruff check
@@ -41,6 +41,9 @@ lint: $(IN_VENV)-test ## ruff and mypy
 test-unit: $(IN_VENV)-test ## modules, the protocol on a virtual clock, both data paths compared; needs no rights
 	$(BIN)/python -m pytest tests/unit tests/spec --cov --cov-report=
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=95 --skip-covered
+
+test-simulator: $(IN_VENV)-test ## a year of a pair and an hour of a thousand peers, on a virtual clock
+	$(BIN)/python -m pytest tests/simulator
 
 test-system: $(IN_VENV)-test ## real tunnels between namespaces, with every peer that is installed
 	@tools/system-packages demo test
