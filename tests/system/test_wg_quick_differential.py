@@ -356,3 +356,12 @@ def test_what_was_changed_meanwhile_is_saved_alike(pair: Pair) -> None:
     assert saved[0] == saved[1]
     assert "MTU = 1290" in saved[0][0]
     ended(pair, before)
+
+
+def test_each_takes_down_what_the_other_brought_up(pair: Pair) -> None:
+    before, _ = up(pair, config(f"{DUAL}\nDNS = 10.0.0.2, corp.example", BOTH, LAN))
+    wg_quick, pywg = pair.contenders
+    for one, other in ((wg_quick, pywg), (pywg, wg_quick)):
+        crossed = dataclasses.replace(one, command=other.command)
+        assert crossed.run("down", FILE), crossed.printed()
+    ended(pair, before)
