@@ -313,6 +313,46 @@ def test_without_rights_a_sentence_says_which_are_missing(host: Host) -> None:
     )
 
 
+def test_the_kernel_s_wireguard_is_used_where_it_is(lab: Lab) -> None:
+    program = PROGRAMS["kernel"]
+    if sentence := program.missing():
+        missing(sentence)
+    host, guest = lab.host("host"), program.machine(lab, lab.host("guest"))
+    lab.join(host, guest, ["192.0.2.1/24"], ["192.0.2.2/24"])
+    ours, theirs = Key.generate(), Key.generate()
+    for machine, key, other, number in ((host, ours, theirs, 1), (guest, theirs, ours, 2)):
+        machine.run("mkdir", "-m", "700", "/run/conf")
+        machine.write(
+            "/run/conf/wg0.conf",
+            f"[Interface]\nPrivateKey = {key.private}\nListenPort = 51820\nAddress = 10.77.0.{number}/24\n"
+            f"PostUp = ip link show %i\n[Peer]\nPublicKey = {other.public}\n"
+            f"Endpoint = 192.0.2.{3 - number}:51820\nAllowedIPs = 10.77.0.0/24, 10.78.0.0/16\n",
+        )
+    host.run(PYWG, "up", "/run/conf/wg0.conf")
+    printed = guest.run(PYWG, "up", "/run/conf/wg0.conf", timeout=120)
+    assert printed.splitlines()[:2] == [
+        "[#] ip link add dev wg0 type wireguard",
+        "[#] wg addconf wg0 <(wg-quick strip /run/conf/wg0.conf)",
+    ]
+    assert "1 received" in guest.run("ping", "-c1", "-W10", "10.77.0.1", timeout=60)
+    assert "10.78.0.0/16" in guest.run("ip", "route", "show", "dev", "wg0")
+    printed = guest.run(PYWG, "down", "/run/conf/wg0.conf", timeout=120)
+    assert printed.splitlines() == ["[#] ip link delete dev wg0"]
+    assert "does not exist" in guest.run("ip", "link", "show", "wg0", check=False)
+
+
+def test_a_kernel_without_wireguard_says_so_when_it_is_asked_for(host: Host) -> None:
+    path = configure(host)
+    status, printed = status_of(host, PYWG, "up", "--backend", "kernel", path)
+    if status == 0:
+        pytest.skip("this kernel has WireGuard")
+    shown, told = printed.splitlines()
+    assert shown == "[#] ip link add dev wg0 type wireguard"
+    assert told.startswith("pywg: the kernel makes no WireGuard interface wg0: ")
+    assert "--backend userspace" in told
+    assert_nothing_left(host)
+
+
 def test_up_is_quick(host: Host, env: dict[str, str]) -> None:
     """A coarse guard: several times what it takes on a small machine."""
     path = configure(host, "Address = 10.0.0.1/24", "AllowedIPs = 10.1.0.0/16")
