@@ -7,6 +7,10 @@ while it holds its own lock; whatever both read (sessions, peers, routes) is cha
 small steps, so that a command of Python's waits for a burst at the most, and traffic for a few microseconds.
 What one direction finds for Python (reports, counts) lies in memory of its own until `drain` fetches it.
 
+While packets come one at a time, the incoming thread carries both directions, and the other one sleeps: a request
+and its answer then meet a thread that ran a moment ago, on a processor that need not be woken. The first burst, or
+packets that leave no time to sleep, part them.
+
 No packet is copied between system calls: segments are made in the frame that was read and sealed from there into the
 buffer that is sent; datagrams are opened in the buffer that they arrived in, and written from there.
 
@@ -116,6 +120,9 @@ cdef extern from "udp.h" nogil:
     int udp_parse(udp_in *into, int i, udp_received *r)
     int udp_family(int fd)
 
+cdef extern from "schedule.h" nogil:
+    void schedule_soon(int soon)
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
@@ -165,6 +172,10 @@ cdef enum:
     ROUTES_AT_ONCE = 256  # changed under one hold of the locks
     REFUSAL_LASTS = 1024  # super-packets not tried, until one is again
     BUCKETS = 64  # of the session table, to begin with
+    LIGHT_FRAMES = 4  # a burst of no more, and of
+    LIGHT_BYTES = 4096  # no more, is light
+    LIGHT_BURSTS = 64  # in a row: one thread will do
+    HURRIED_BURSTS = 16  # in a row without a sleep: it does no longer
 
 cdef enum:  # in the order of _REASONS
     DROP_EMPTY
@@ -220,6 +231,7 @@ assert BURST == _BURST
 assert HANDUP_LIMIT == _HANDUP_LIMIT
 
 cdef double NEVER = -1e300
+cdef double WINK = 5e-6  # seconds; a shorter wait was no sleep
 
 # --- What the directions work with. -----------------------------------------------------------------------
 
@@ -352,9 +364,12 @@ cdef struct Plane:
     int stopping
     int waiting  # commands that want the locks
     int gone  # the tunnel device was removed
+    int together  # the incoming thread carries both directions
+    int light  # outgoing bursts in a row, each light and after a sleep, while both threads work
     # the outgoing direction's
     pthread_mutex_t out_lock
     int out_wake
+    size_t out_bytes  # of the last burst
     aead_worker out_worker
     uint8_t *frame
     uint8_t *sealed
@@ -373,6 +388,7 @@ cdef struct Plane:
     # the incoming direction's
     pthread_mutex_t in_lock
     int in_wake
+    size_t in_bytes  # of the last burst
     aead_worker in_worker
     uint8_t *received
     udp_in *into
@@ -793,16 +809,16 @@ cdef void frame_out(Plane *p, size_t n, double now) noexcept nogil:
         packet_out(p, packet, length, now)
 
 
-cdef int outgoing(Plane *p, double now) noexcept nogil:
-    """One burst from the tunnel device; how many frames there were. Under out_lock."""
+cdef int outgoing(Plane *p, int limit, double now) noexcept nogil:
+    """One burst of up to `limit` frames from the tunnel device; how many there were. Under out_lock."""
     cdef int moved = 0
     cdef ssize_t n
-    cdef size_t total = 0
     p.tun_drained = True
+    p.out_bytes = 0
     if p.super_count and not flush(p):
         return 0
     while True:
-        if moved == BURST or total >= BURST_BYTES or (moved and atomic_get(&p.waiting)):
+        if moved == limit or p.out_bytes >= BURST_BYTES or (moved and atomic_get(&p.waiting)):
             p.tun_drained = False
             break
         n = read(p.tun_fd, p.frame, FRAME_BYTES)
@@ -813,7 +829,7 @@ cdef int outgoing(Plane *p, double now) noexcept nogil:
                 tun_is_gone(p)
             break
         moved += 1
-        total += n
+        p.out_bytes += n
         frame_out(p, n, now)
         if p.blocked_fd >= 0 or (p.sealed_used >= FLUSH_BYTES and not flush(p)):
             return moved
@@ -1042,11 +1058,13 @@ cdef int incoming(Plane *p, int which, double now) noexcept nogil:
     """One burst from one socket; how many messages there were. Under in_lock."""
     cdef int got, i
     cdef udp_received r
+    p.in_bytes = 0
     if p.fds[which] < 0:
         return 0
     got = udp_receive(p.into, p.fds[which], p.received, UDP_RECEIVE)
     for i in range(got):
         if udp_parse(p.into, i, &r):
+            p.in_bytes += r.length
             message_in(p, &r, now)
     write_flows(p)
     return got if got > 0 else 0
@@ -1075,13 +1093,32 @@ cdef void wake_up(int wake) noexcept nogil:
     write(wake, &one, sizeof(one))
 
 
+cdef inline bint is_light(int moved, size_t size) noexcept nogil:
+    return moved <= LIGHT_FRAMES and size <= LIGHT_BYTES
+
+
+cdef void part(Plane *p) noexcept nogil:
+    """Have the outgoing thread read the tunnel device again."""
+    atomic_set(&p.light, 0)
+    atomic_set(&p.together, 0)
+    wake_up(p.out_wake)
+
+
 cdef void outgoing_loop(Plane *p) noexcept nogil:
     cdef pollfd fds[2]
     cdef bint again
+    cdef int moved
+    cdef double now, asleep_since = 0
     memset(fds, 0, sizeof(fds))
     while not atomic_get(&p.stopping):
+        if atomic_get(&p.together):
+            wait_for(fds, 1, p.out_wake)
+            continue
+        now = clock_now()
         pthread_mutex_lock(&p.out_lock)
-        outgoing(p, clock_now())
+        moved = outgoing(p, BURST, now)
+        if not is_light(moved, p.out_bytes) or now - asleep_since < WINK:
+            atomic_set(&p.light, 0)
         again = not p.tun_drained and p.blocked_fd < 0
         if p.blocked_fd >= 0:
             fds[1].fd = p.blocked_fd
@@ -1089,30 +1126,59 @@ cdef void outgoing_loop(Plane *p) noexcept nogil:
         else:
             fds[1].fd = -1 if atomic_get(&p.gone) else p.tun_fd
             fds[1].events = POLLIN
+            if atomic_add(&p.light, 1) > LIGHT_BURSTS:
+                atomic_set(&p.together, 1)
+                wake_up(p.in_wake)
         pthread_mutex_unlock(&p.out_lock)
         give_way(p)
-        if not again:
+        if not again and not atomic_get(&p.together):
+            asleep_since = clock_now()
             wait_for(fds, 2, p.out_wake)
 
 
 cdef void incoming_loop(Plane *p) noexcept nogil:
-    cdef pollfd fds[3]
-    cdef bint again
-    cdef int i
+    cdef pollfd fds[4]
+    cdef bint again, light, soon = False
+    cdef int i, got, moved, hurried = 0
+    cdef double now, asleep_since = 0
     memset(fds, 0, sizeof(fds))
     while not atomic_get(&p.stopping):
-        pthread_mutex_lock(&p.in_lock)
+        now = clock_now()
+        hurried = hurried + 1 if now - asleep_since < WINK else 0
         again = False
+        light = True
+        pthread_mutex_lock(&p.in_lock)
         for i in range(2):
             # After a sleep, only a socket that woke us has something; a full burst may have left something.
-            if fds[i + 1].revents and incoming(p, i, clock_now()) == UDP_RECEIVE:
-                again = True
+            if fds[i + 1].revents:
+                got = incoming(p, i, now)
+                again = again or got == UDP_RECEIVE
+                light = light and is_light(got, p.in_bytes)
             fds[i + 1].fd = p.fds[i]
             fds[i + 1].events = POLLIN
         pthread_mutex_unlock(&p.in_lock)
+        fds[3].fd = -1
+        if atomic_get(&p.together):
+            if fds[3].revents:
+                pthread_mutex_lock(&p.out_lock)
+                # One frame is nearly always all there is, and to ask for another costs as much as to sleep.
+                moved = outgoing(p, BURST if hurried else 1, now)
+                light = light and is_light(moved, p.out_bytes) and p.blocked_fd < 0
+                pthread_mutex_unlock(&p.out_lock)
+            if not light or hurried > HURRIED_BURSTS:
+                part(p)
+            elif not atomic_get(&p.gone):
+                fds[3].fd = p.tun_fd
+                fds[3].events = POLLIN
+        elif not light:
+            atomic_set(&p.light, 0)
+        if soon != (fds[3].fd >= 0):
+            soon = not soon
+            schedule_soon(soon)
         give_way(p)
         if not again:
-            wait_for(fds, 3, p.in_wake)
+            asleep_since = clock_now()
+            wait_for(fds, 4, p.in_wake)
 
 
 # --- Commands. --------------------------------------------------------------------------------------------
@@ -1230,6 +1296,7 @@ cdef Plane *plane_new(aead_backend backend) noexcept nogil:
     p.fds[0] = -1
     p.fds[1] = -1
     p.quiet = 1
+    p.together = 1
     p.no_session.limit = HANDUP_LIMIT
     p.no_route.limit = NO_ROUTE_LIMIT
     p.control.limit = HANDUP_LIMIT
@@ -1811,7 +1878,7 @@ cdef class CompiledDataPath:
             is_blocked = p.blocked_fd >= 0 or not flush(p)
             give_locks(p)
         if is_blocked:
-            wake_up(p.out_wake)
+            part(p)
         self._let_go(peer)
 
     def inject(self, packets):
@@ -1847,7 +1914,7 @@ cdef class CompiledDataPath:
             return False
         with nogil:
             take_locks(p)
-            moved += outgoing(p, now)
+            moved += outgoing(p, BURST, now)
             moved += incoming(p, 0, now)
             moved += incoming(p, 1, now)
             give_locks(p)

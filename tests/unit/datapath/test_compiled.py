@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import ipaddress
+import pathlib
 import random
 import select
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -295,6 +297,45 @@ def test_threads_carry_packets_both_ways_and_report_the_first_activity(rig: twin
     report = rig.path.drain(now)
     assert report.activity[0].first_use
     until(lambda: bool(rig.tun.take()), "written")
+
+
+def test_one_thread_carries_single_packets_both_ways_until_a_burst_comes(rig: twins.Rig) -> None:
+    rig.path.start()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    rig.path.install(twins.session(1, 11, expires=now + 1000))
+    (thread,) = (t for t in threading.enumerate() if t.name == "pywg-outgoing")
+    status = pathlib.Path(f"/proc/self/task/{thread.native_id}/status")
+    counters = iter(range(1000))
+
+    def sleeps() -> int:
+        return int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    def sent(datagrams: int) -> None:
+        for _ in range(datagrams):
+            assert select.select([rig.remotes[0]], [], [], 10)[0]
+            rig.remotes[0].recv(2048)
+
+    def round_trips(n: int) -> int:
+        """How often the outgoing thread slept while single packets went to and fro."""
+        before = sleeps()
+        for _ in range(n):
+            rig.tun.deliver(twins.PLAIN + twins.packet(OURS, THEIRS))
+            sent(1)
+            rig.arrive(0, [twins.data_message(11, next(counters), twins.packet(THEIRS, OURS))])
+            until(lambda: bool(rig.tun.take()), "written")
+        return sleeps() - before
+
+    def burst() -> None:
+        before = sleeps()
+        rig.tun.deliver(twins.super_packet(twins.packet(OURS, THEIRS, bytes(30000), protocol=6), 1000))
+        sent(30)
+        until(lambda: sleeps() > before, "the outgoing thread works")
+
+    until(lambda: round_trips(10) == 0, "one thread to begin with")
+    burst()
+    assert round_trips(10) > 0
+    until(lambda: round_trips(10) == 0, "one thread again")
+    burst()
 
 
 def test_hand_ups_signal_at_once(rig: twins.Rig) -> None:
