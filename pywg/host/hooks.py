@@ -12,9 +12,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from pywg.config.positions import ConfigError, Located, Mistake, printable, quote
 from pywg.errors import PywgError
+
+_SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 _PATIENCE = 5.0
 """Seconds that a command has to end after we were told to."""
@@ -43,13 +46,11 @@ def run_hooks(
 
 def _run(command: str) -> int:
     bash = shutil.which("bash")
-    shell = [bash, "-e", "-o", "pipefail", "-O", "extglob"] if bash else ["sh", "-e"]
+    shell = [bash, "-e", "-o", "pipefail", "-O", "extglob"] if bash else [shutil.which("sh") or "/sh", "-e"]
     # On Windows cmd.exe runs it, which splits the line by itself; a bash there may be another system's.
     arguments = command if sys.platform == "win32" else [*shell, "-c", command]
     try:
-        process = subprocess.Popen(
-            arguments, shell=isinstance(arguments, str), env={**os.environ, "LC_ALL": "C"}
-        )
+        process = subprocess.Popen(arguments, shell=isinstance(arguments, str), env=_environment())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PywgError(f"no shell can be started for {quote(command)}: {reason}") from None
@@ -63,6 +64,15 @@ def _run(command: str) -> int:
             process.kill()
             process.wait()
         raise
+
+
+def _environment() -> dict[str, str]:
+    """Ours, and what a command line relies on: messages in English, the system's own programs, and `pywg`."""
+    folders = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    if sys.platform != "win32":
+        more = (*_SYSTEM_FOLDERS, str(Path(sys.executable).parent))
+        folders += [folder for folder in more if folder not in folders]
+    return {**os.environ, "LC_ALL": "C", "PATH": os.pathsep.join(folders)}
 
 
 def _ended(status: int) -> str:

@@ -83,7 +83,7 @@ def test_without_bash_sh_runs_them(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     file = tmp_path / "out"
     run(f"echo $0 > {file}")
-    assert file.read_text() == "sh\n"
+    assert file.read_text() == f"{tmp_path}/sh\n"
     assert failure("false; true").startswith("wg0.conf:3:10: PostUp: the command ended with status 1")
 
 
@@ -97,3 +97,14 @@ def test_an_interrupt_ends_a_running_hook():
     with pytest.raises(Interrupted), Steps(lambda line: None) as steps:
         run_hooks("PostUp", hooks(f"kill -TERM {os.getpid()}; exec sleep 60"), "wg7", steps.show)
     assert time.monotonic() - began < 30
+
+
+def test_the_system_s_programs_are_found_behind_those_of_path(tmp_path, monkeypatch):
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    file = tmp_path / "out"
+    run(f"echo $PATH > {file}")
+    first, second, *others = file.read_text().strip().split(":")
+    assert (first, second) == (str(tmp_path), "/bin")
+    assert "/usr/sbin" in others
+    assert "/bin" not in others

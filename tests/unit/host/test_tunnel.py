@@ -9,7 +9,7 @@ import pytest
 from pywg.config.model import Dialect
 from pywg.config.parse import parse
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
-from pywg.host.names import interface_exists, may_administer_network, require_network_rights
+from pywg.host.names import interface_exists, interface_meant, may_administer_network, require_network_rights
 from pywg.host.routing import choose_mtu, routes_to_add
 from pywg.noise.keys import PublicKey
 from pywg.wire.endpoint import Endpoint
@@ -80,6 +80,12 @@ def test_an_interface_is_known_by_its_name():
     assert interface_exists("lo")
     assert not interface_exists("nosuchinterface")
     assert not interface_exists("x" * 40)
+
+
+def test_an_argument_of_down_tells_the_interface_without_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("wg0", "./wg0.conf", "/gone/wg0.conf", "wg1.conf", "/gone/no name.conf", "/gone/wg0", "")
+    assert [interface_meant(argument) for argument in arguments] == ["wg0", "wg0", "wg0", "wg1", *[None] * 3]
 
 
 def test_missing_rights_are_told(monkeypatch):
