@@ -40,8 +40,9 @@ SETTLE = 1.0
 SLEPT = 2.0
 """Seconds of suspended time that count as a change of the network."""
 
-_SHARE = 50
-"""Looking at a device with many peers takes at most one part in so many of the time."""
+_SHARE, _LONGEST_PAUSE = 20, 30.0
+"""Looking at a device with many peers takes at most one part in so many of the time, with pauses of so many
+seconds at the most."""
 
 _READY_LIMIT = 10.0
 _END_LIMIT = 5.0
@@ -198,14 +199,16 @@ class Monitor:
             selector.register(events, selectors.EVENT_READ, events)
             selector.register(self._lock, selectors.EVENT_READ, self._lock)
             selector.register(self._lookups.fileno(), selectors.EVENT_READ)
-            look = _now()
-            self._do(self._keeper.start(look))
+            self._do(self._keeper.start(_now()))
+            self._look()  # the first time takes longer than the others: what it needs is imported
+            look = self._keeper.next_look(_now())
             while _is_there(self._interface, self._identity):
                 if _now() >= look:
                     began = time.monotonic()
                     self._look()
                     took = time.monotonic() - began
-                    look = max(self._keeper.next_look(_now()), _now() + _SHARE * took)
+                    pause = min(_SHARE * took, _LONGEST_PAUSE)
+                    look = max(self._keeper.next_look(_now()), _now() + pause)
                 due = look if self._changed_at is None else min(look, self._changed_at + SETTLE)
                 ready = selector.select(max(0.0, due - _now()))
                 for key, _ in ready:

@@ -131,3 +131,44 @@ def test_there_is_one_monitor_and_it_ends_with_its_interface(ends: Ends, ours: P
     client.run("ip", "link", "del", "wg0")
     monitor.wait(10)
     assert "pywg-monitor" not in client.run("cat", "/proc/net/unix")
+
+
+def test_the_kernel_s_wireguard_is_watched_too(lab: Lab, ours: Program) -> None:
+    kernel = installed("kernel")
+    guest, server = kernel.machine(lab, lab.host("client")), lab.host("server")
+    lab.join(guest, server, ["192.0.2.1/24"], ["192.0.2.3/24"])
+    keys = Key.generate(), Key.generate()
+    ours.bring_up(server, "wg0")
+    kernel.bring_up(guest, "wg0")
+    server.write(
+        "/run/wg0.conf",
+        f"[Interface]\nPrivateKey = {keys[1].private}\nListenPort = {PORT}\n"
+        f"[Peer]\nPublicKey = {keys[0].public}\nAllowedIPs = 10.77.0.1/32\n",
+    )
+    guest.write(
+        "/run/wg0.conf",
+        f"[Interface]\nPrivateKey = {keys[0].private}\n[Peer]\nPublicKey = {keys[1].public}\n"
+        f"Endpoint = 192.0.2.9:{PORT}\n#pywg Endpoint = 192.0.2.3:{PORT}\n"
+        "AllowedIPs = 10.77.0.0/24\nPersistentKeepalive = 1\n",
+    )
+    guest.run("ip", "neigh", "add", "192.0.2.9", "lladdr", "02:00:00:00:00:01", "dev", "vec0")
+    for number, machine in enumerate((guest, server), 1):
+        machine.run("wg", "setconf", "wg0", "/run/wg0.conf")
+        add_address(machine, "wg0", f"10.77.0.{number}/24")
+        machine.run("ip", "link", "set", "wg0", "mtu", "1420", "up")
+    monitor = guest.start(PYWG, "monitor", "/run/wg0.conf")
+    lab.witnesses.append(("the monitor in the guest", monitor.output))
+    eventually(
+        "the second endpoint is set",
+        lambda: f"192.0.2.3:{PORT}" in guest.run("wg", "show", "wg0", "endpoints"),
+        60,
+        every=0.5,
+    )
+    eventually(
+        "the handshake is done",
+        lambda: not guest.run("wg", "show", "wg0", "latest-handshakes").endswith("\t0"),
+        30,
+        every=0.5,
+    )
+    guest.run("ip", "link", "del", "wg0")
+    monitor.wait(20)
