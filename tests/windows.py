@@ -13,12 +13,15 @@ import tempfile
 
 from pywg.tun.wintun import Wintun
 
+VARIABLE = "WINTUN_STAND_IN"
 SOURCE = pathlib.Path(__file__).parent / "tools" / "wintun.c"
 
 
 @functools.cache
 def stand_in() -> str:
-    """The path of the shared library; it is made once per run."""
+    """The path of the shared library; it is made once per run, for the programs that a test starts too."""
+    if told := os.environ.get(VARIABLE):
+        return told
     directory = tempfile.mkdtemp(prefix="pywg-wintun-")
     atexit.register(shutil.rmtree, directory)
     path = pathlib.Path(directory) / "wintun.so"

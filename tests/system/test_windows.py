@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import windows
 from tests.spec.world import payload_of, udp_packet
 from tests.system.net import TOOLS
 from tests.system.tunnel import Key
@@ -41,7 +42,7 @@ class Windows:
         environment = {**os.environ, "PATH": path, "SYSTEM": str(self._system), "FAILS": fails}
         self.process = subprocess.Popen(
             [sys.executable, TOOLS / "windows_up.py", file],
-            env={**environment, "PYTHONPATH": str(ROOT)},
+            env={**environment, "PYTHONPATH": str(ROOT), windows.VARIABLE: windows.stand_in()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
