@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import functools
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -310,11 +311,22 @@ def reload(argument: str, say: Say) -> None:
     if not interface_exists(interface):
         raise PywgError(f"`{interface}' is not up; bring it up: pywg up {shlex.quote(argument)}")
     require_wireguard(interface)
-    with state.locked():
+    with _alone(interface):
         kept = state.read(interface)
         if kept is not None and kept.is_owned:
             raise PywgError(f"`{interface}' is just being brought up")
         _reload(argument, loaded, kept if kept is not None and kept.is_running else None, say)
+
+
+@contextlib.contextmanager
+def _alone(interface: str) -> Iterator[None]:
+    """Be the only reload of an interface in its network namespace. Raises PywgError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as lock:
+        try:
+            lock.bind(f"\0pywg-reload/{interface}")
+        except OSError:
+            raise PywgError(f"`{interface}' is just being reloaded by another process") from None
+        yield
 
 
 def _reload(argument: str, loaded: Loaded, kept: State | None, say: Say) -> None:

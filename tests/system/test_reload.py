@@ -254,3 +254,37 @@ def test_a_tunnel_that_is_not_up_is_not_reloaded(lab: Lab) -> None:
         1,
         f"pywg: `wg0' is not up; bring it up: pywg up {PATH}",
     )
+
+
+@pytest.mark.parametrize("env", ["pywgd"], indirect=True)
+def test_default_routes_come_stay_and_go(ends: Ends, env: dict[str, str]) -> None:
+    left, _ = ends
+    left.run("ip", "route", "add", "default", "via", "192.0.2.2")
+
+    def seen() -> list[str]:
+        rules = left.run("sh", "-c", "ip -4 rule; ip -6 rule; nft list ruleset")
+        return [*rules.splitlines(), left.run("wg", "show", "wg0", "fwmark"), left.run("ip", "route")]
+
+    before = seen()
+    everything = "10.77.0.2/32, 10.1.0.0/16, 10.2.0.0/16, 0.0.0.0/0"
+    write(left, allowed=everything)
+    left.run(PYWG, "reload", PATH, env=env)
+    assert "dev wg0" in left.run("ip", "route", "get", "198.51.100.1")
+    assert "dev eth0" in left.run("ip", "route", "get", "198.51.100.1", "mark", "51820")
+    assert "ip daddr 10.77.0.1" in left.run("nft", "list", "ruleset")
+    assert "1 received" in left.run("ping", "-c1", "-W5", "10.77.0.2")
+
+    write(left, "Address = 10.77.0.1/24, 10.78.0.1/24\nMTU = 1400", everything)
+    left.run(PYWG, "reload", PATH, env=env)
+    rules = left.run("nft", "list", "ruleset")
+    assert rules.count("ip daddr 10.77.0.1") == rules.count("ip daddr 10.78.0.1") == 1
+
+    taken = seen()
+    write(left, allowed="10.77.0.2/32, 192.0.2.0/24")
+    assert status_of(left, PYWG, "reload", PATH, env=env)[0] == 1
+    assert seen() == taken
+
+    write(left)
+    left.run(PYWG, "reload", PATH, env=env)
+    assert seen() == before
+    left.run(PYWG, "down", PATH, env=env)
