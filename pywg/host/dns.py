@@ -160,17 +160,18 @@ class ResolvconfDns:
     def apply(self) -> None:
         """First of all by metric 0, and exclusively, where that is known."""
         try:
-            _run(
-                ["resolvconf", "-a", self._name, "-m", "0", "-x"],
-                resolv_conf_text(self._servers, self._search),
-            )
+            self._run("-a", self._name, "-m", "0", "-x")
         except BaseException:
-            _run(["resolvconf", "-d", self._name, "-f"], check=False)
+            self._run("-d", self._name, "-f", check=False)
             raise
 
     def undo(self) -> None:
         """Also when it knows nothing of the interface."""
-        _run(["resolvconf", "-d", self._name, "-f"])
+        self._run("-d", self._name, "-f")
+
+    def _run(self, *arguments: str, check: bool = True) -> None:
+        settings = resolv_conf_text(self._servers, self._search)
+        _run([_resolvconf() or "resolvconf", *arguments], settings, check=check)
 
     def record(self) -> dict[str, Any]:
         """See DnsChange."""
@@ -242,8 +243,13 @@ def resolvconf_prefix(order: Path = INTERFACE_ORDER) -> str:
 
 def has_resolvconf() -> bool:
     """Whether there is one that works without systemd-resolved."""
-    program = shutil.which("resolvconf")
+    program = _resolvconf()
     return program is not None and Path(program).resolve().name not in ("resolvectl", "systemd-resolve")
+
+
+def _resolvconf() -> str | None:
+    """Its path, also where PATH has only what is for everybody."""
+    return shutil.which("resolvconf") or shutil.which("resolvconf", path="/usr/local/sbin:/usr/sbin:/sbin")
 
 
 def resolved_runs_here(path: Path = RESOLVED_SOCKET) -> bool:
@@ -267,7 +273,7 @@ def resolved_runs_here(path: Path = RESOLVED_SOCKET) -> bool:
 
 def _resolved_is_asked() -> bool:
     """Whether names are looked up there: by its stub, its list of servers, or the C library's module."""
-    target = RESOLV_CONF.resolve()
+    target = Path(os.path.realpath(RESOLV_CONF))
     return (
         target.parent in _RESOLVED_FOLDERS
         or _STUB.search(_text_of(target)) is not None

@@ -24,6 +24,7 @@ from pywg.host import state
 _MARK = b"# By pywg, for as long as its tunnels are up; what was here before stands below, behind '#|'.\n"
 _TUNNEL, _LINK, _ABSENT, _MOUNT = b"#+ ", b"#link ", b"#absent", b"#mount "
 _LINE, _UNENDED_LINE = b"#| ", b"#|_"
+_BOOT = b"#boot "
 
 _UNREPLACEABLE = {errno.EBUSY, errno.EROFS, errno.EPERM, errno.EACCES, errno.EXDEV}
 """What renaming answers for a mount point, in a read-only directory, and for a file that is immutable."""
@@ -44,17 +45,22 @@ class _Before:
 
 @dataclasses.dataclass(slots=True)
 class _Content:
-    """The file that we write: what each tunnel asked for, the one that counts last; and what was before."""
+    """The file that we write: what each tunnel asked for, the one that counts last; and what was before.
+
+    No tunnel outlives the machine's start, though the file may.
+    """
 
     before: _Before
     tunnels: dict[bytes, bytes] = dataclasses.field(default_factory=dict)
+    is_there: bool = False
 
     def text(self) -> bytes:
         newest = next(reversed(self.tunnels.values()), b"")
         asked = [
             _TUNNEL + name + b" " + settings.replace(b"\n", b";") for name, settings in self.tunnels.items()
         ]
-        return _MARK + b"".join(line + b"\n" for line in asked) + newest + self._before_lines()
+        head = [_BOOT + _boot(), *asked]
+        return _MARK + b"".join(line + b"\n" for line in head) + newest + self._before_lines()
 
     def _before_lines(self) -> bytes:
         if self.before.kind != _LINE:
@@ -68,10 +74,13 @@ class _Content:
         """None when the file is not ours."""
         if not text.startswith(_MARK):
             return None
-        content = cls(_Before(_LINE))
+        content = cls(_Before(_LINE), is_there=True)
+        is_of_this_boot = True
         kept = b""
         for line in text.split(b"\n"):
-            if line.startswith(_TUNNEL):
+            if line.startswith(_BOOT):
+                is_of_this_boot = line.removeprefix(_BOOT) == _boot()
+            elif line.startswith(_TUNNEL):
                 name, _, settings = line.removeprefix(_TUNNEL).partition(b" ")
                 content.tunnels[name] = settings.replace(b";", b"\n")
             elif line.startswith(_LINE):
@@ -84,6 +93,8 @@ class _Content:
                         content.before = _Before(kind, line.removeprefix(kind))
         if content.before.kind == _LINE:
             content.before = _Before(_LINE, kept)
+        if not is_of_this_boot:
+            content.tunnels.clear()
         return content
 
 
@@ -102,14 +113,13 @@ def add(path: Path, interface: str, settings: str) -> None:
 
 
 def remove(path: Path, interface: str) -> None:
-    """Let what counted before count again; nothing happens when the interface has none of it there."""
+    """Let what counted before count again; nothing happens to a file that is not ours."""
     with _locked(path), _sentences(path):
         content = _read(path)
-        if content.tunnels.pop(os.fsencode(interface), None) is None:
-            return
+        content.tunnels.pop(os.fsencode(interface), None)
         if content.tunnels:
             _write(path, content)
-        else:
+        elif content.is_there:
             _put_back(path, content.before)
 
 
@@ -120,19 +130,24 @@ def how_to_remove(path: Path, interface: str) -> str:
     content.tunnels.pop(os.fsencode(interface), None)
     if content.tunnels:
         return how_to_write(path, os.fsdecode(next(reversed(content.tunnels.values()))))
-    match content.before.kind:
-        case kind if kind == _LINK:
-            return f"ln -sfn {shlex.quote(os.fsdecode(content.before.data))} {name}"
-        case kind if kind == _ABSENT:
-            return f"rm {name}"
-        case kind if kind == _MOUNT:
-            return f"umount {name}"
-    return f"sed -i -n 's/^#| //p' {name}"
+    commands = {
+        _LINK: f"ln -sfn {shlex.quote(os.fsdecode(content.before.data))} {name}",
+        _ABSENT: f"rm {name}",
+        _MOUNT: f"umount {name}",
+    }
+    return commands.get(content.before.kind, f"sed -i -n 's/^#| //p' {name}")
 
 
 def how_to_write(path: Path, settings: str) -> str:
     """The command that does by hand what `add` does."""
     return f"printf '%s\\n' {shlex.join(settings.splitlines())} > {shlex.quote(str(path))}"
+
+
+def _boot() -> bytes:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    except OSError:
+        return b""
 
 
 def _read(path: Path) -> _Content:

@@ -65,7 +65,7 @@ def test_whatever_was_there_is_there_again_to_the_byte(tmp_path_factory, before,
 
 
 def test_a_line_that_looks_like_ours_is_no_more_than_text(path):
-    before = b"#+ wg7 nameserver 1.1.1.1\n#link /nowhere\n#absent\n#| x\n"
+    before = b"#boot x\n#+ wg7 nameserver 1.1.1.1\n#link /nowhere\n#absent\n#| x\n"
     path.write_bytes(before)
     add(path, "wg0", "nameserver 10.0.0.1\n")
     remove(path, "wg7")
@@ -132,6 +132,20 @@ def test_the_same_tunnel_once_more_replaces_what_it_asked_for(path):
     remove(path, "wg0")
     assert effective(path) == ["nameserver 10.0.0.2"]
     remove(path, "wg1")
+    assert path.read_bytes() == BEFORE
+
+
+@pytest.mark.parametrize("again", ["wg0", "wg1", None])
+def test_tunnels_from_before_the_machine_s_start_are_forgotten(path, again):
+    add(path, "wg0", "nameserver 10.0.0.1\n")
+    path.write_text(re.sub("(?m)^#boot .*", "#boot 00000000-0000-0000-0000-000000000000", path.read_text()))
+    if again is None:
+        remove(path, "wg0")
+        assert path.read_bytes() == BEFORE
+        return
+    add(path, again, "nameserver 10.0.0.2\n")
+    assert effective(path) == ["nameserver 10.0.0.2"]
+    remove(path, again)
     assert path.read_bytes() == BEFORE
 
 
