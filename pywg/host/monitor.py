@@ -104,9 +104,12 @@ def start_monitor(interface: str, peers: Sequence[Watched]) -> None:
 
 
 def command_line(interface: str, *, foreground: bool = False) -> list[str]:
-    """The program and its arguments; it reads from standard input what `written` gives."""
+    """The program and its arguments; it reads from standard input what `written` gives.
+
+    No module is taken from the current directory, which may be anybody's.
+    """
     options = ["-f"] if foreground else []
-    return [sys.executable, "-m", "pywg.host.monitor", *options, interface]
+    return [sys.executable, "-P", "-m", "pywg.host.monitor", *options, interface]
 
 
 def stop_monitor(interface: str) -> None:

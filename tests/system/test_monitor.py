@@ -172,3 +172,20 @@ def test_the_kernel_s_wireguard_is_watched_too(lab: Lab, ours: Program) -> None:
     )
     guest.run("ip", "link", "del", "wg0")
     monitor.wait(20)
+
+
+def test_up_starts_the_monitor_of_a_file_with_a_name_and_down_ends_it(ends: Ends) -> None:
+    client, _ = ends
+    resolve_to(client, "192.0.2.2")
+    key, other = Key.generate(), Key.generate()
+    client.write(
+        "/run/wg0.conf",
+        f"[Interface]\nPrivateKey = {key.private}\nAddress = 10.77.0.1/24\n"
+        f"[Peer]\nPublicKey = {other.public}\nEndpoint = {NAME}:{PORT}\nAllowedIPs = 10.77.0.0/24\n",
+    )
+    for _ in range(2):
+        printed = client.run(PYWG, "up", "/run/wg0.conf")
+        assert printed.splitlines()[-1] == "[#] pywg monitor /run/wg0.conf &"
+        assert client.run("cat", "/proc/net/unix").count("@pywg-monitor/wg0") == 1
+        client.run(PYWG, "down", "/run/wg0.conf")
+        assert "pywg-monitor" not in client.run("cat", "/proc/net/unix")

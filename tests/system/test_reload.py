@@ -288,3 +288,26 @@ def test_default_routes_come_stay_and_go(ends: Ends, env: dict[str, str]) -> Non
     left.run(PYWG, "reload", PATH, env=env)
     assert seen() == before
     left.run(PYWG, "down", PATH, env=env)
+
+
+@pytest.mark.parametrize("env", ["pywgd"], indirect=True)
+def test_name_servers_come_change_and_go(ends: Ends, env: dict[str, str]) -> None:
+    left, _ = ends
+    left.write("/run/resolv.conf", "nameserver 192.0.2.53\n")
+    left.run("mount", "--bind", "/run/resolv.conf", "/etc/resolv.conf")
+
+    def asked() -> list[str]:
+        lines = left.run("cat", "/etc/resolv.conf").splitlines()
+        return [line for line in lines if line and not line.startswith("#")]
+
+    address = "Address = 10.77.0.1/24\nMTU = 1400"
+    for servers in ("10.77.0.2", "10.77.0.3"):
+        write(left, f"{address}\nDNS = {servers}")
+        left.run(PYWG, "reload", PATH, env=env)
+        assert asked() == [f"nameserver {servers}"]
+    write(left, address, "10.77.0.2/32, 192.0.2.0/24")
+    assert status_of(left, PYWG, "reload", PATH, env=env)[0] == 1
+    assert asked() == ["nameserver 10.77.0.3"]
+    write(left, address)
+    left.run(PYWG, "reload", PATH, env=env)
+    assert asked() == ["nameserver 192.0.2.53"]
