@@ -32,11 +32,7 @@ from pywg.host.daemon import (
     wait_until_process_ended,
     wait_until_ready,
 )
-from pywg.host.dns import choose_dns, recall_dns
-from pywg.host.firewall import Firewall, Installed, find_installed
-from pywg.host.firewall import kinds_here as firewall_kinds
 from pywg.host.hooks import run_hooks
-from pywg.host.monitor import start_monitor, stop_monitor, watched_peers
 from pywg.host.names import interface_exists, interface_meant, require_network_rights
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import (
@@ -169,7 +165,11 @@ def undo_all(kept: State, say: Say) -> bool:
             clean = False
             say(f"pywg: this could not be undone: {error}")
 
+    from pywg.host.monitor import stop_monitor
+
     if kept.dns is not None:
+        from pywg.host.dns import recall_dns
+
         try:
             dns = recall_dns(kept.dns)
         except PywgError as error:
@@ -179,6 +179,8 @@ def undo_all(kept: State, say: Say) -> bool:
             undo(dns.undo_shown, dns.undo)
     stop_monitor(kept.interface)
     for name in kept.firewall:
+        from pywg.host.firewall import Installed
+
         installed = Installed.from_name(kept.interface, name)
         if commands := installed.commands:
             undo("\n".join(commands), installed.remove)
@@ -311,13 +313,14 @@ def _try_kernel(interface: str) -> bool:
 
 
 def _start_daemon(kept: State) -> None:
-    """Start it, and import the netlink library meanwhile, which takes about as long."""
+    """Start it, and import what the later steps need meanwhile, which takes about as long."""
     process = spawn_daemon(kept.interface)
     kept.starter = state.process_identity(process.pid)
     try:
         with contextlib.suppress(OSError):  # told when it was written first
             state.write(kept)
-        importlib.import_module("pywg.host.linux")
+        for name in ("linux", "monitor"):
+            importlib.import_module(f"pywg.host.{name}")
     finally:
         finish_start(process)
 
@@ -407,6 +410,8 @@ def _set_dns(up: _Up) -> None:
         if section.dns_search:
             up.say(f"Warning: {section.dns_search[0].position}: DNS: domains without a server are not set")
         return
+    from pywg.host.dns import choose_dns
+
     position = section.dns_servers[0].position
     try:
         change = choose_dns(up.interface, *_dns_of(up.config))
@@ -510,13 +515,15 @@ def _delete_rule(rule: Rule) -> None:
 
 def _add_firewall(up: _Up, version: int, mark: int) -> None:
     """In nftables, else in iptables; without either, the tunnel works, and its user is warned."""
+    from pywg.host.firewall import Firewall, Installed, kinds_here
+
     addresses = [address.value.ip for address in up.config.interface.addresses]
     if not up.steps.dry:
         addresses += [address.ip for address in up.network.all_addresses_of(up.interface)]
     ours = dict.fromkeys(address for address in addresses if address.version == version)
     firewall = Firewall(up.interface, version, list(ours), mark)
     reason = "neither nftables nor iptables is here"
-    for kind in firewall_kinds():
+    for kind in kinds_here():
         installed = Installed(up.interface, version, kind)
         up.kept.firewall.append(installed.name)
         _keep(up)
@@ -565,6 +572,8 @@ def _covered(up: _Up, versions: set[int]) -> set[Network]:
 
 def _start_monitor(up: _Up) -> None:
     """The last step, where the file has endpoints that may change; without it the tunnel works as well."""
+    from pywg.host.monitor import start_monitor, stop_monitor, watched_peers
+
     peers = watched_peers(up.config)
     if not peers or sys.platform != "linux":
         return
@@ -605,6 +614,8 @@ def _table_of(config: Config) -> int | str | None:
 
 def _note_by_device(kept: State, config: Config) -> None:
     """Note what `wg-quick up`, or a person, must have done for the tunnel of that file."""
+    from pywg.host.firewall import find_installed
+
     kept.firewall = [installed.name for installed in find_installed(kept.interface)]
     if _table_of(config) is None:
         device = control.get(kept.interface)
@@ -615,6 +626,8 @@ def _note_by_device(kept: State, config: Config) -> None:
                 for version in (4, 6):
                     kept.rules += rules_of(device.fwmark, network.rules(version))
     if config.interface.dns_servers:
+        from pywg.host.dns import choose_dns
+
         with contextlib.suppress(PywgError):
             kept.dns = choose_dns(kept.interface, *_dns_of(config)).record()
 
