@@ -101,16 +101,6 @@ def test_ipv4_is_taken_when_ipv6_leads_nowhere(ends: Ends, ours: Program) -> Non
     assert "it has not answered for " in monitor.output()
 
 
-def test_the_second_endpoint_is_taken_when_the_first_is_silent_from_the_start(
-    ends: Ends, ours: Program
-) -> None:
-    client, _ = ends
-    client.run("ip", "neigh", "add", "192.0.2.9", "lladdr", "02:00:00:00:00:01", "dev", "eth0")
-    bring_up(ends, ours, f"192.0.2.9:{PORT}", f"192.0.2.3:{PORT}", first=f"192.0.2.9:{PORT}")
-    eventually("the tunnel answers", lambda: answers(client), 30)
-    assert endpoint_of(client) == f"192.0.2.3:{PORT}"
-
-
 def test_the_second_endpoint_is_taken_when_the_first_falls_silent(ends: Ends, ours: Program) -> None:
     client, server = ends
     bring_up(ends, ours, f"192.0.2.2:{PORT}", f"[2001:db8::2]:{PORT}", first=f"192.0.2.2:{PORT}", keepalive=0)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.system.conftest import missing
-from tests.system.net import Host, Lab, eventually, tool
+from tests.system.net import Host, Lab, add_address, eventually, tool
 from tests.system.programs import PROGRAMS, Userspace
 from tests.system.test_up_down import PYWG, status_of
 from tests.system.tunnel import Key
@@ -35,12 +35,15 @@ def ends(lab: Lab, env: dict[str, str]) -> Ends:
     lab.join(left, right, ["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2/24", "2001:db8::2/64"])
     right.write(
         PATH,
-        f"[Interface]\nPrivateKey = {KEYS[1].private}\nListenPort = 51820\nAddress = 10.77.0.2/24\n"
+        f"[Interface]\nPrivateKey = {KEYS[1].private}\nListenPort = 51820\n"
         f"[Peer]\nPublicKey = {KEYS[0].public}\nAllowedIPs = 10.77.0.0/24\n",
     )
     write(left)
-    for host in (left, right):
-        host.run(PYWG, "up", PATH, env=env)
+    PROGRAMS["pywgd"].bring_up(right, "wg0")
+    right.run("wg", "setconf", "wg0", PATH)
+    add_address(right, "wg0", "10.77.0.2/24")
+    right.run("ip", "link", "set", "wg0", "up")
+    left.run(PYWG, "up", PATH, env=env)
     assert "1 received" in left.run("ping", "-c1", "-W5", "10.77.0.2")
     return left, right
 
