@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pywg import clock
 from pywg.bind.base import Bind
 from pywg.datapath.base import Bursts, DataPath
+from pywg.datapath.tap import Tap, Tapped, Wanted
 from pywg.device.device import Device
 from pywg.device.events import Event, EventKind
 from pywg.device.peer import Peer
@@ -106,7 +107,9 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: clock.Alarm | None = None
         self._ended: asyncio.Future[None] | None = None
+        self._tap: Tap | None = None  # for the datagrams that we send ourselves
         self._watchers: list[Callable[[Event], None]] = []
+        self._key_watchers: list[Callable[[Peer, PrivateKey], None]] = []
         self._lag = 0.0  # the longest that a due turn had to wait since somebody asked
 
     # --- What happens. -------------------------------------------------------------------------------------
@@ -222,12 +225,17 @@ class Engine:
     def _send_datagram(self, datagram: bytes, endpoint: Endpoint, tos: int) -> None:
         if self._bind is None:
             return
+        dropped = None
         try:
             if not self._bind.send((datagram,), endpoint, tos):
-                self._drops[DropReason.SEND_FAILED] += 1
+                dropped = DropReason.SEND_FAILED
         except OSError as error:
-            self._drops[DropReason.SEND_FAILED] += 1
+            dropped = DropReason.SEND_FAILED
             logger.debug("could not send a handshake message to %s: %s", endpoint, error.strerror)
+        if dropped is not None:
+            self._drops[dropped] += 1
+        if self._tap is not None:
+            self._tap.outer(datagram, endpoint, outgoing=True, dropped=dropped)
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -345,6 +353,40 @@ class Engine:
     def _tell(self, event: Event) -> None:
         for watcher in tuple(self._watchers):
             watcher(event)
+
+    def watch_keys(self, watcher: Callable[[Peer, PrivateKey], None]) -> Callable[[], None]:
+        """Call `watcher` with the ephemeral key of each handshake; returns what ends that."""
+        self._key_watchers.append(watcher)
+        self.device.key_log = self._tell_key
+
+        def end() -> None:
+            self._key_watchers.remove(watcher)
+            if not self._key_watchers:
+                self.device.key_log = None
+
+        return end
+
+    def _tell_key(self, peer: Peer, key: PrivateKey) -> None:
+        for watcher in tuple(self._key_watchers):
+            watcher(peer, key)
+
+    def set_tap(self, wanted: Wanted | None) -> None:
+        """Copy packets and datagrams from now on; None: no longer."""
+        self._tap = None if wanted is None else Tap(wanted)
+        self._datapath.set_tap(wanted)
+
+    def take_tapped(self) -> tuple[list[Tapped], int]:
+        """What was copied since the last time, by time, and how many found no room."""
+        if self._tap is None:
+            return [], 0
+        copied, lost = self._datapath.take_tapped()
+        ours, ours_lost = self._tap.take()
+        return sorted([*copied, *ours], key=lambda one: one.at), lost + ours_lost
+
+    @property
+    def listen_port(self) -> int:
+        """The UDP port; 0 while the device is down and none was chosen."""
+        return self._port
 
     def statistics(self) -> Statistics:
         """What was counted so far, and how things stand. The lag begins anew with each call."""

@@ -9,11 +9,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterable
+from typing import TextIO
 
 from pywg.bind.udp import UdpBind
 from pywg.datapath import describe, open_datapath
 from pywg.device.device import Device
 from pywg.engine import Engine
+from pywg.observe import keylog
 from pywg.observe.services import services
 from pywg.tun.base import Tun
 from pywg.uapi.path import SocketFile
@@ -23,11 +25,16 @@ logger = logging.getLogger(__name__)
 
 
 async def run(
-    tun: Tun, listener: socket.socket, file: SocketFile | None, ending: Iterable[signal.Signals]
+    tun: Tun,
+    listener: socket.socket,
+    file: SocketFile | None,
+    ending: Iterable[signal.Signals],
+    key_log: TextIO | None = None,
 ) -> None:
     """Serve until the socket is removed, or one of the `ending` signals arrives; leaves nothing behind.
 
     file: where the socket was when it was opened. ending: signals that have been made to wait until now.
+    key_log: where the secrets of handshakes are written.
     Raises TunGoneError when the device was removed; what was not ours yet by then is left to the caller.
     """
     told_to_end = asyncio.Event()
@@ -36,6 +43,9 @@ async def run(
         loop.add_signal_handler(number, told_to_end.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     engine = Engine(Device(os.urandom, time.time_ns), open_datapath(tun), tun, UdpBind.open)
+    if key_log is not None:
+        keylog.follow(engine, key_log.write)
+        logger.warning("secrets are written to %s: who reads it can read the tunnel", key_log.name)
     server = UapiServer(engine, listener, file, services(engine))
     await server.start()
     logger.info("started, %s", describe())

@@ -37,6 +37,7 @@ SECTIONS = {
     "Looking inside": {
         "top": "Watch peers, rates and events.",
         "events": "Tell what happens, as it happens.",
+        "capture": "Capture packets and datagrams for Wireshark.",
         "metrics": "Serve metrics to Prometheus.",
     },
     "Keys": {

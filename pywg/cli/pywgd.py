@@ -10,6 +10,7 @@ Environment, as wireguard-go reads it:
 - WG_TUN_FD, WG_UAPI_FD: descriptors of an open TUN device and of a listening unix socket, used instead of new
   ones. The device's MTU is set to 1420 where we may.
 - PYWG_USER (ours): the user to become when device and socket are there.
+- WG_KEYLOGFILE (ours): a file to add the secrets of handshakes to, for Wireshark.
 - WG_TUN_NAME_FILE: where to write the name of the device that was made, for patterns such as `wg%d`.
 
 Exit status: 0 when it was told to end, or has gone into the background; 1 when that failed, with a sentence
@@ -281,6 +282,11 @@ def serve(
             runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         if not command.foreground:
             os.chdir("/")  # not earlier: modules may be found by relative paths
+        key_log = None
+        if path := environment.get("WG_KEYLOGFILE"):
+            from pywg.observe.keylog import open_file
+
+            key_log = open_file(path)
         if sys.platform == "linux":
             from pywg.host import privileges
 
@@ -292,7 +298,7 @@ def serve(
         if os.getpid() == 1:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of a container come to us; none stays
         with runner:
-            runner.run(daemon.run(tun, uapi.listener, uapi.file, ending))
+            runner.run(daemon.run(tun, uapi.listener, uapi.file, ending, key_log))
     except Exception as error:
         tun.close()
         uapi.close()

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pywg.bind.base import Bind
+from pywg.datapath.tap import Tapped, Wanted
 from pywg.device.session import Network, PeerId, Report, Session
 from pywg.wire.endpoint import Endpoint
 
@@ -121,6 +122,16 @@ class DataPath(Protocol):
 
     def drain(self, now: float) -> Report:
         """What happened since the last drain."""
+
+    def set_tap(self, wanted: Wanted | None) -> None:
+        """Copy what passes and what is dropped from now on; None: no longer, and forget what was kept."""
+
+    def take_tapped(self) -> tuple[list[Tapped], int]:
+        """What was copied since the last time, and how many found no room.
+
+        Order is kept within a direction. A packet that is dropped for want of a session is not among it: it
+        waits for one in the control plane.
+        """
 
     def bursts(self) -> tuple[Bursts, Bursts]:
         """The bursts so far: from the tunnel device to the sockets, and from these to it."""

@@ -23,7 +23,8 @@ That is left out as long as there are no processors to show what it gains.
 import socket
 import threading
 
-from pywg.datapath.base import BURST as _BURST, HANDUP_LIMIT as _HANDUP_LIMIT, Bursts
+from pywg.datapath.base import BURST as _BURST, BURST_BUCKETS as _BURST_BUCKETS, HANDUP_LIMIT as _HANDUP_LIMIT, Bursts
+from pywg.datapath.tap import Tapped
 from pywg.device.session import Activity, Report
 from pywg.errors import DropReason, PywgError
 from pywg.tun.base import TunGoneError
@@ -58,6 +59,7 @@ cdef extern from "packet.h" nogil:
     void spin_lock(int *p)
     void spin_unlock(int *p)
     double clock_now()
+    int64_t clock_wall()
 
 cdef extern from "aead.h" nogil:
     enum:
@@ -201,6 +203,7 @@ cdef enum:  # in the order of _REASONS
     DROP_TUN_WRITE_FAILED
     DROP_DEVICE_DOWN
     DROP_COUNT
+    NO_ROUTE_TOLD  # dropped too, and handed up in the place of being counted
 
 _REASONS = (
     DropReason.EMPTY,
@@ -229,6 +232,12 @@ _REASONS = (
 assert len(_REASONS) == DROP_COUNT
 assert BURST == _BURST
 assert HANDUP_LIMIT == _HANDUP_LIMIT
+
+cdef enum:
+    BURST_BUCKETS = 16  # as in base.py
+    TAP_ROOM = 8 * 1024 * 1024  # bytes that wait for whoever captures, in each direction
+
+assert BURST_BUCKETS == _BURST_BUCKETS
 
 cdef double NEVER = -1e300
 cdef double WINK = 5e-6  # seconds; a shorter wait was no sleep
@@ -341,6 +350,27 @@ cdef struct Lookup:  # the last one, remembered
     uint64_t low
     Peer *peer
 
+cdef struct Burst:  # all of one direction since the start, as in base.py
+    uint64_t count
+    uint64_t packets
+    double seconds
+    uint64_t by_packets[BURST_BUCKETS]
+    uint64_t by_microseconds[BURST_BUCKETS]
+
+cdef struct Copy:  # one packet or datagram, before as many of its bytes as were wanted
+    int64_t at
+    uint32_t length
+    uint32_t kept
+    int reason
+    bint inner
+    udp_address address
+    udp_local local
+
+cdef struct Tap:  # what was copied of one direction
+    uint8_t *data
+    size_t used
+    uint64_t lost
+
 cdef struct Plane:
     int tun_fd
     bint vnet
@@ -349,6 +379,9 @@ cdef struct Plane:
     bint gso
     size_t mtu
     aead_backend backend
+    bint tap_inner
+    bint tap_outer
+    size_t snaplen
     Node *routes4
     Node *routes6
     Peer *peers
@@ -385,6 +418,9 @@ cdef struct Plane:
     Queue no_session
     Queue no_route
     uint64_t out_drops[DROP_COUNT]
+    uint64_t out_packets
+    Burst out_bursts
+    Tap out_tap
     # the incoming direction's
     pthread_mutex_t in_lock
     int in_wake
@@ -400,6 +436,9 @@ cdef struct Plane:
     Queue control
     void *mac1
     uint64_t in_drops[DROP_COUNT]
+    uint64_t in_packets
+    Burst in_bursts
+    Tap in_tap
 
 
 cdef inline Session *session_find(const Plane *p, uint32_t index) noexcept nogil:
@@ -475,6 +514,48 @@ cdef bint queue_add(
     q.count += 1
     signal(p)
     return True
+
+
+cdef inline int bucket_of(uint64_t value) noexcept nogil:
+    cdef int bucket = 0
+    while value and bucket < BURST_BUCKETS - 1:
+        value >>= 1
+        bucket += 1
+    return bucket
+
+
+cdef void burst_add(Burst *b, uint64_t packets, double seconds) noexcept nogil:
+    b.count += 1
+    b.packets += packets
+    b.seconds += seconds
+    b.by_packets[bucket_of(packets)] += 1
+    b.by_microseconds[bucket_of(<uint64_t>(seconds * 1e6))] += 1
+
+
+cdef Copy *copy_of(
+    const Plane *p, Tap *tap, bint inner, const uint8_t *data, size_t n,
+    const udp_address *address, const udp_local *local, int reason
+) noexcept nogil:
+    """Keep a copy for whoever captures; NULL when there is no room."""
+    cdef size_t kept = n if n < p.snaplen else p.snaplen
+    cdef size_t size = (sizeof(Copy) + kept + 7) & ~<size_t>7
+    cdef Copy *copy
+    if tap.used + size > TAP_ROOM:
+        tap.lost += 1
+        return NULL
+    copy = <Copy *>(tap.data + tap.used)
+    tap.used += size
+    memset(copy, 0, sizeof(Copy))
+    copy.at = clock_wall()
+    copy.length = <uint32_t>n
+    copy.kept = <uint32_t>kept
+    copy.inner = inner
+    copy.reason = reason
+    if address != NULL:
+        copy.address = address[0]
+        copy.local = local[0]
+    memcpy(<uint8_t *>copy + sizeof(Copy), data, kept)
+    return copy
 
 
 cdef void queue_clear(Queue *q) noexcept nogil:
@@ -553,6 +634,25 @@ cdef void forget_local(Super *s) noexcept nogil:
     memset(&s.source, 0, sizeof(udp_local))
 
 
+cdef void tap_sent(Plane *p, const Super *s, int count, int reason) noexcept nogil:
+    """The first so many datagrams of a super-packet were sent, or dropped for that reason."""
+    cdef size_t at = s.offset, left = s.length, size
+    while count > 0 and left > 0:
+        size = s.segment if s.segment < left else left
+        copy_of(p, &p.out_tap, False, p.sealed + at, size, &s.to, &s.source, reason)
+        at += size
+        left -= size
+        count -= 1
+
+
+cdef inline void sent_or_dropped(Plane *p, const Super *s, int count, int reason) noexcept nogil:
+    """What became of the first datagrams of a super-packet; reason: -1 when they were sent."""
+    if reason >= 0:
+        p.out_drops[reason] += count
+    if p.tap_outer:
+        tap_sent(p, s, count, reason)
+
+
 cdef bint send_singly(Plane *p, Super *s, int fd) noexcept nogil:
     """Send a super-packet's datagrams one by one; false when the socket would block: the rest is kept."""
     cdef int n, sent
@@ -572,9 +672,10 @@ cdef bint send_singly(Plane *p, Super *s, int fd) noexcept nogil:
             if s.source.family and is_local_error(-sent):
                 forget_local(s)
                 continue
-            if sent != -ENOBUFS:
-                p.out_drops[DROP_SEND_FAILED] += 1
+            sent_or_dropped(p, s, 1, -1 if sent == -ENOBUFS else DROP_SEND_FAILED)
             sent = 1
+        else:
+            sent_or_dropped(p, s, sent, -1)
         s.offset += sent * s.segment
         s.length -= sent * s.segment if sent < s.count else s.length
         s.count -= sent
@@ -594,7 +695,7 @@ cdef bint flush(Plane *p) noexcept nogil:
         s = &p.supers[p.super_first]
         fd = fd_of(p, &s.to)
         if fd < 0:
-            p.out_drops[DROP_DEVICE_DOWN if is_down(p) else DROP_SEND_FAILED] += s.count
+            sent_or_dropped(p, s, s.count, DROP_DEVICE_DOWN if is_down(p) else DROP_SEND_FAILED)
             p.super_first += 1
             continue
         if goes_singly(p, s):
@@ -614,6 +715,10 @@ cdef bint flush(Plane *p) noexcept nogil:
             n += 1
         sent = udp_send(p.out, fd, 0, n)
         if sent > 0:
+            if p.tap_outer:
+                for n in range(sent):
+                    s = &p.supers[p.super_first + n]
+                    tap_sent(p, s, s.count, -1)
             p.super_first += sent
             continue
         code = -sent
@@ -632,8 +737,8 @@ cdef bint flush(Plane *p) noexcept nogil:
         elif s.source.family and is_local_error(code):
             forget_local(s)
         else:
-            if code != ENOBUFS:  # that one is a full queue below: sent, and lost
-                p.out_drops[DROP_SEND_FAILED] += s.count
+            # ENOBUFS is a full queue below: sent, and lost
+            sent_or_dropped(p, s, s.count, -1 if code == ENOBUFS else DROP_SEND_FAILED)
             p.super_first += 1
     p.super_first = 0
     p.super_count = 0
@@ -679,8 +784,11 @@ cdef inline void note_sent(Plane *p, Session *s) noexcept nogil:
         signal_activity(p)
 
 
-cdef void seal(Plane *p, Session *s, const Target *t, uint8_t *packet, size_t n, double now) noexcept nogil:
-    """Seal one packet, or (n = 0) a keepalive. The 16 bytes behind it are used, and restored."""
+cdef int seal(Plane *p, Session *s, const Target *t, uint8_t *packet, size_t n, double now) noexcept nogil:
+    """Seal one packet, or (n = 0) a keepalive. The 16 bytes behind it are used, and restored.
+
+    Why it was dropped, or -1.
+    """
     cdef size_t padded = (n + 15) & ~<size_t>15
     cdef size_t size
     cdef uint8_t tos = 0
@@ -690,8 +798,7 @@ cdef void seal(Plane *p, Session *s, const Target *t, uint8_t *packet, size_t n,
         padded = n if n > p.mtu else p.mtu
     size = DATA_OVERHEAD + padded
     if (p.sealed_used + size > SEALED_BYTES or p.super_count == UDP_BATCH) and not flush(p):
-        p.out_drops[DROP_SEND_FAILED] += 1
-        return
+        return DROP_SEND_FAILED
     out = p.sealed + p.sealed_used
     store32le(out, 4)
     store32le(out + 4, s.remote_index)
@@ -700,8 +807,7 @@ cdef void seal(Plane *p, Session *s, const Target *t, uint8_t *packet, size_t n,
         memcpy(behind, packet + n, padded - n)
         memset(packet + n, 0, padded - n)
     if not aead_seal(&p.out_worker, s.sealer, s.counter, packet, padded, out + DATA_HEADER):
-        p.out_drops[DROP_SEND_FAILED] += 1
-        return
+        return DROP_SEND_FAILED
     if padded != n:
         memcpy(packet + n, behind, padded - n)
     s.counter += 1
@@ -724,52 +830,57 @@ cdef void seal(Plane *p, Session *s, const Target *t, uint8_t *packet, size_t n,
         s.rekey_limit_told = True
         s.sent.rekey_limit_reached = True
         signal(p)
+    return -1
 
 
-cdef void hand_up(Plane *p, const Peer *peer, const uint8_t *packet, size_t n) noexcept nogil:
+cdef int hand_up(Plane *p, const Peer *peer, const uint8_t *packet, size_t n) noexcept nogil:
     if n and not queue_add(p, &p.no_session, peer.id, packet, n, NULL, NULL):
-        p.out_drops[DROP_STAGED_OVERFLOW] += 1
+        return DROP_STAGED_OVERFLOW
+    return -1
 
 
-cdef void to_peer(Plane *p, Peer *peer, uint8_t *packet, size_t n, double now) noexcept nogil:
-    """Send a packet under the peer's session, or hand it up."""
+cdef int to_peer(Plane *p, Peer *peer, uint8_t *packet, size_t n, double now) noexcept nogil:
+    """Send a packet under the peer's session, or hand it up. Why it was dropped, or -1."""
     cdef Session *s = <Session *>atomic_take_pointer(<void **>&peer.confirmed)
     cdef Target t
     if s != NULL and (peer.current == NULL or peer.current.born < s.born):
         peer.current = s
     s = peer.current
     if s == NULL or now >= s.expires:
-        hand_up(p, peer, packet, n)
-        return
+        return hand_up(p, peer, packet, n)
     if s.counter >= s.message_limit:
         if not s.exhausted_told:
             note_sent(p, s)
             s.exhausted_told = True
             s.sent.exhausted = True
             signal(p)
-        hand_up(p, peer, packet, n)
-        return
+        return hand_up(p, peer, packet, n)
     if is_down(p):
-        p.out_drops[DROP_DEVICE_DOWN] += 1
-        return
+        return DROP_DEVICE_DOWN
     if not target_of(peer, &t):
-        p.out_drops[DROP_NO_ENDPOINT] += 1
-        return
-    seal(p, s, &t, packet, n, now)
+        return DROP_NO_ENDPOINT
+    return seal(p, s, &t, packet, n, now)
 
 
-cdef void packet_out(Plane *p, uint8_t *packet, size_t n, double now) noexcept nogil:
+cdef int route_out(Plane *p, uint8_t *packet, size_t n, double now) noexcept nogil:
+    """Why it was dropped, or -1."""
     cdef int version = ip_version(packet, n)
     cdef Peer *peer
     if version == 0 or ip_length(packet, version) > n or ip_length(packet, version) < 20:
-        p.out_drops[DROP_NOT_AN_IP_PACKET] += 1
-        return
+        return DROP_NOT_AN_IP_PACKET
     peer = owner_of(p, &p.route, packet + (16 if version == 4 else 24), version)
     if peer == NULL:
-        if not queue_add(p, &p.no_route, 0, packet, n, NULL, NULL):
-            p.out_drops[DROP_NO_ROUTE] += 1
-        return
-    to_peer(p, peer, packet, n, now)
+        return NO_ROUTE_TOLD if queue_add(p, &p.no_route, 0, packet, n, NULL, NULL) else DROP_NO_ROUTE
+    return to_peer(p, peer, packet, n, now)
+
+
+cdef void packet_out(Plane *p, uint8_t *packet, size_t n, double now) noexcept nogil:
+    cdef int reason = route_out(p, packet, n, now)
+    p.out_packets += 1
+    if 0 <= reason < DROP_COUNT:
+        p.out_drops[reason] += 1
+    if p.tap_inner:
+        copy_of(p, &p.out_tap, True, packet, n, NULL, NULL, DROP_NO_ROUTE if reason == NO_ROUTE_TOLD else reason)
 
 
 cdef void frame_out(Plane *p, size_t n, double now) noexcept nogil:
@@ -1008,6 +1119,8 @@ cdef int data_in(Plane *p, const udp_received *r, uint8_t *data, size_t size, do
         return DROP_SOURCE_NOT_ALLOWED
     if r.tos & 3 and not ecn_in(packet, version, r.tos & 3):
         return DROP_ECN
+    if p.tap_inner:
+        copy_of(p, &p.in_tap, True, packet, length, NULL, NULL, -1)
     packet_in(p, packet, length, version)
     return -1
 
@@ -1039,6 +1152,7 @@ cdef void message_in(Plane *p, const udp_received *r, double now) noexcept nogil
     cdef size_t offset = 0
     cdef size_t size
     cdef uint8_t *data
+    cdef Copy *copy = NULL
     cdef int reason
     if r.length == 0:
         p.in_drops[DROP_EMPTY] += 1
@@ -1046,12 +1160,18 @@ cdef void message_in(Plane *p, const udp_received *r, double now) noexcept nogil
         data = r.data + offset
         size = r.segment if r.length - offset > r.segment else r.length - offset
         offset += size
+        p.in_packets += 1
+        if p.tap_outer:  # now: what is opened is opened where it lies
+            copy = copy_of(p, &p.in_tap, False, data, size, &r.source, &r.local, -1)
         if size >= 4 and load32le(data) == 4:
             reason = data_in(p, r, data, size, now) if size >= DATA_OVERHEAD else DROP_TRUNCATED
         else:
             reason = control_in(p, r, data, size)
         if reason >= 0:
             p.in_drops[reason] += 1
+        if copy != NULL:
+            copy.reason = reason
+            copy = NULL
 
 
 cdef int incoming(Plane *p, int which, double now) noexcept nogil:
@@ -1068,6 +1188,26 @@ cdef int incoming(Plane *p, int which, double now) noexcept nogil:
             message_in(p, &r, now)
     write_flows(p)
     return got if got > 0 else 0
+
+
+cdef int timed_outgoing(Plane *p, int limit, double now) noexcept nogil:
+    """`outgoing`, and count the burst."""
+    cdef uint64_t before = p.out_packets
+    cdef double begun = clock_now()
+    cdef int moved = outgoing(p, limit, now)
+    if moved:
+        burst_add(&p.out_bursts, p.out_packets - before, clock_now() - begun)
+    return moved
+
+
+cdef int timed_incoming(Plane *p, int which, double now) noexcept nogil:
+    """`incoming`, and count the burst."""
+    cdef uint64_t before = p.in_packets
+    cdef double begun = clock_now()
+    cdef int got = incoming(p, which, now)
+    if got:
+        burst_add(&p.in_bursts, p.in_packets - before, clock_now() - begun)
+    return got
 
 
 # --- Threads. ---------------------------------------------------------------------------------------------
@@ -1116,7 +1256,7 @@ cdef void outgoing_loop(Plane *p) noexcept nogil:
             continue
         now = clock_now()
         pthread_mutex_lock(&p.out_lock)
-        moved = outgoing(p, BURST, now)
+        moved = timed_outgoing(p, BURST, now)
         if not is_light(moved, p.out_bytes) or now - asleep_since < WINK:
             atomic_set(&p.light, 0)
         again = not p.tun_drained and p.blocked_fd < 0
@@ -1151,7 +1291,7 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
         for i in range(2):
             # After a sleep, only a socket that woke us has something; a full burst may have left something.
             if fds[i + 1].revents:
-                got = incoming(p, i, now)
+                got = timed_incoming(p, i, now)
                 again = again or got == UDP_RECEIVE
                 light = light and is_light(got, p.in_bytes)
             fds[i + 1].fd = p.fds[i]
@@ -1162,7 +1302,7 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
             if fds[3].revents:
                 pthread_mutex_lock(&p.out_lock)
                 # One frame is nearly always all there is, and to ask for another costs as much as to sleep.
-                moved = outgoing(p, BURST if hurried else 1, now)
+                moved = timed_outgoing(p, BURST if hurried else 1, now)
                 light = light and is_light(moved, p.out_bytes) and p.blocked_fd < 0
                 pthread_mutex_unlock(&p.out_lock)
             if not light or hurried > HURRIED_BURSTS:
@@ -1362,6 +1502,8 @@ cdef void plane_free(Plane *p) noexcept nogil:
     free(p.received)
     free(p.into)
     free(p.flows)
+    free(p.out_tap.data)
+    free(p.in_tap.data)
     if p.event_fd >= 0:
         close(p.event_fd)
     if p.out_wake >= 0:
@@ -1462,6 +1604,30 @@ cdef object _endpoint(const udp_address *a, const udp_local *source):
     if source.family:
         local = LocalAddress(_host(source.family, source.host), source.interface)
     return Endpoint(_host(a.family, a.host), socket.ntohs(a.port), a.scope, local)
+
+
+cdef object _bursts(const Burst *b):
+    cdef int i
+    by_packets = [b.by_packets[i] for i in range(BURST_BUCKETS)]
+    by_microseconds = [b.by_microseconds[i] for i in range(BURST_BUCKETS)]
+    return Bursts(b.count, b.packets, b.seconds, by_packets, by_microseconds)
+
+
+cdef int _read_copies(const Tap *tap, bint outgoing, list into) except -1:
+    """Append what was copied of one direction."""
+    cdef size_t at = 0
+    cdef const Copy *copy
+    cdef const uint8_t *data
+    while at < tap.used:
+        copy = <const Copy *>(tap.data + at)
+        data = tap.data + at + sizeof(Copy)
+        endpoint = None if copy.inner else _endpoint(&copy.address, &copy.local)
+        dropped = None if copy.reason < 0 else _REASONS[copy.reason]
+        into.append(
+            Tapped(copy.at, bool(copy.inner), bool(outgoing), copy.length, data[: copy.kept], endpoint, dropped)
+        )
+        at += (sizeof(Copy) + copy.kept + 7) & ~<size_t>7
+    return 0
 
 
 cdef int _pack_host(object text, uint8_t *host) except -1:
@@ -1859,6 +2025,7 @@ cdef class CompiledDataPath:
         cdef const uint8_t *data
         cdef size_t n
         cdef bint is_blocked
+        cdef int reason
         if self._closed:
             return
         known = self._peer(peer)
@@ -1871,7 +2038,9 @@ cdef class CompiledDataPath:
             with nogil:
                 take_locks(p)
                 memcpy(p.frame, data, n)
-                to_peer(p, known, p.frame, n, now)
+                reason = to_peer(p, known, p.frame, n, now)
+                if reason >= 0:
+                    p.out_drops[reason] += 1
                 give_locks(p)
         with nogil:
             take_locks(p)
@@ -1903,8 +2072,75 @@ cdef class CompiledDataPath:
             raise TunGoneError(f"the tunnel device {self._tun.name} was removed")
         return 0
 
+    def set_tap(self, wanted):
+        cdef Plane *p = self._plane
+        cdef uint8_t *outgoing = NULL
+        cdef uint8_t *incoming = NULL
+        cdef bint inner = wanted is not None and wanted.inner
+        cdef bint outer = wanted is not None and wanted.outer
+        cdef size_t snaplen = wanted.snaplen if wanted is not None else 0
+        if inner or outer:
+            outgoing = <uint8_t *>malloc(TAP_ROOM)
+            incoming = <uint8_t *>malloc(TAP_ROOM)
+            if outgoing == NULL or incoming == NULL:
+                free(outgoing)
+                free(incoming)
+                raise MemoryError
+        with nogil:
+            take_locks(p)
+            free(p.out_tap.data)
+            free(p.in_tap.data)
+            memset(&p.out_tap, 0, sizeof(Tap))
+            memset(&p.in_tap, 0, sizeof(Tap))
+            p.out_tap.data = outgoing
+            p.in_tap.data = incoming
+            p.tap_inner = inner
+            p.tap_outer = outer
+            p.snaplen = snaplen
+            give_locks(p)
+
+    def take_tapped(self):
+        cdef Plane *p = self._plane
+        cdef Tap taken[2]
+        cdef uint8_t *fresh
+        cdef int i
+        taken[0].data = taken[1].data = NULL
+        for i in range(2):
+            fresh = <uint8_t *>malloc(TAP_ROOM)  # untouched, it costs no memory
+            if fresh == NULL:
+                raise MemoryError
+            with nogil:
+                take_locks(p)
+                if p.out_tap.data != NULL:  # there is a tap
+                    if i == 0:
+                        taken[i] = p.out_tap
+                        p.out_tap = Tap(fresh, 0, 0)
+                    else:
+                        taken[i] = p.in_tap
+                        p.in_tap = Tap(fresh, 0, 0)
+                    fresh = NULL
+                give_locks(p)
+            free(fresh)
+        try:
+            tapped, lost = [], 0
+            for i in range(2):
+                if taken[i].data != NULL:
+                    lost += taken[i].lost
+                    _read_copies(&taken[i], i == 0, tapped)
+            return tapped, lost
+        finally:
+            free(taken[0].data)
+            free(taken[1].data)
+
     def bursts(self):
-        return Bursts(), Bursts()
+        cdef Plane *p = self._plane
+        cdef Burst outgoing, incoming
+        with nogil:
+            take_locks(p)
+            outgoing = p.out_bursts
+            incoming = p.in_bursts
+            give_locks(p)
+        return _bursts(&outgoing), _bursts(&incoming)
 
     def step(self, double now):
         cdef Plane *p = self._plane
@@ -1914,9 +2150,9 @@ cdef class CompiledDataPath:
             return False
         with nogil:
             take_locks(p)
-            moved += outgoing(p, BURST, now)
-            moved += incoming(p, 0, now)
-            moved += incoming(p, 1, now)
+            moved += timed_outgoing(p, BURST, now)
+            moved += timed_incoming(p, 0, now)
+            moved += timed_incoming(p, 1, now)
             give_locks(p)
         self._raise_if_gone()
         return moved > 0

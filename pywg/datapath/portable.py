@@ -18,6 +18,7 @@ from pywg.datapath.allowedips import AllowedIps
 from pywg.datapath.base import BURST, HANDUP_LIMIT, Bursts
 from pywg.datapath.readiness import READ, WRITE, Readiness, open_readiness
 from pywg.datapath.replay import ReplayWindow
+from pywg.datapath.tap import Tap, Tapped, Wanted
 from pywg.device.session import Activity, Network, PeerId, Report, Session
 from pywg.errors import BadPacket, DropReason
 from pywg.noise import cookie
@@ -96,6 +97,7 @@ class PortableDataPath:
 
         self._readiness: Readiness | None = None
         self._bursts_out, self._bursts_in = Bursts(), Bursts()
+        self._tap: Tap | None = None
         self._seen = 0  # packets from the tunnel device
 
     # --- Life. ---------------------------------------------------------------------------------------------
@@ -207,7 +209,9 @@ class PortableDataPath:
             room -= len(frame)
             for packet in self._packets_of(frame):
                 self._seen += 1
-                peer = self._route(packet)
+                peer, dropped = self._route(packet)
+                if self._tap is not None:
+                    self._tap.inner(packet, outgoing=True, dropped=dropped)
                 if peer is not None:
                     by_peer.setdefault(peer, []).append(packet)
             if room <= 0:
@@ -230,19 +234,20 @@ class PortableDataPath:
             self._drops[bad.reason] += 1
             return ()
 
-    def _route(self, packet: bytes) -> PeerId | None:
+    def _route(self, packet: bytes) -> tuple[PeerId | None, DropReason | None]:
         try:
             _, destination, _ = ip.header_untrusted(packet)
         except BadPacket as bad:
             self._drops[bad.reason] += 1
-            return None
+            return None, bad.reason
         peer = self._allowed_ips.lookup(destination)
-        if peer is None:
-            if len(self._no_route) < NO_ROUTE_HANDUPS:
-                self._no_route.append(bytes(packet))
-            else:
-                self._drops[DropReason.NO_ROUTE] += 1
-        return peer
+        if peer is not None:
+            return peer, None
+        if len(self._no_route) < NO_ROUTE_HANDUPS:
+            self._no_route.append(bytes(packet))
+        else:
+            self._drops[DropReason.NO_ROUTE] += 1
+        return None, DropReason.NO_ROUTE
 
     def _seal_and_send(self, peer: PeerId, packets: Sequence[bytes], now: float) -> None:
         live = self._current.get(peer)
@@ -309,9 +314,18 @@ class PortableDataPath:
             taken = self._bind.send(waiting.datagrams, endpoint, waiting.tos)
         except OSError:
             self._drops[DropReason.SEND_FAILED] += len(waiting.datagrams)
+            self._tap_sent(waiting.datagrams, endpoint, DropReason.SEND_FAILED)
             return True
+        self._tap_sent(waiting.datagrams[:taken], endpoint)
         del waiting.datagrams[:taken]
         return not waiting.datagrams
+
+    def _tap_sent(
+        self, datagrams: Sequence[bytearray], endpoint: Endpoint, dropped: DropReason | None = None
+    ) -> None:
+        if self._tap is not None:
+            for datagram in datagrams:
+                self._tap.outer(datagram, endpoint, outgoing=True, dropped=dropped)
 
     def _flush_blocked(self) -> bool:
         while self._blocked:
@@ -356,6 +370,12 @@ class PortableDataPath:
             self._bursts_in.add(datagrams, time.perf_counter() - begun)
         return moved
 
+    def set_tap(self, wanted: Wanted | None) -> None:
+        self._tap = None if wanted is None else Tap(wanted)
+
+    def take_tapped(self) -> tuple[list[Tapped], int]:
+        return ([], 0) if self._tap is None else self._tap.take()
+
     def bursts(self) -> tuple[Bursts, Bursts]:
         return self._bursts_out, self._bursts_in
 
@@ -368,6 +388,7 @@ class PortableDataPath:
             return
         for start in range(0, len(data), size):
             datagram = data[start : start + size]
+            packet, dropped = None, None
             try:
                 if datagram[:4] == _DATA_TYPE:
                     packet = self._open_untrusted(datagram, received, now)
@@ -376,7 +397,12 @@ class PortableDataPath:
                 else:
                     self._check_control_untrusted(datagram, received.endpoint)
             except BadPacket as bad:
-                self._drops[bad.reason] += 1
+                dropped = bad.reason
+                self._drops[dropped] += 1
+            if self._tap is not None:
+                self._tap.outer(datagram, received.endpoint, outgoing=False, dropped=dropped)
+                if packet is not None:
+                    self._tap.inner(packet, outgoing=False)
 
     def _check_control_untrusted(self, datagram: memoryview, source: Endpoint) -> None:
         messages.parse_untrusted(datagram)  # raises when it is none

@@ -111,6 +111,8 @@ class Device:
         """How many datagrams and packets the control plane dropped, by reason."""
         self.watcher: Callable[[Event], None] | None = None
         """Called with each event as it happens; None: nobody watches."""
+        self.key_log: Callable[[Peer, PrivateKey], None] | None = None
+        """Called with the ephemeral key of each handshake, for a key log; None: nobody is told."""
 
     def _tell(
         self, kind: EventKind, peer: Peer, text: str, *, endpoint: Endpoint | None = None, detail: str = ""
@@ -350,9 +352,7 @@ class Device:
         last = peer.last_consumed_initiation
         if last is not None and now - last < INITIATION_INTERVAL:
             self._refuse(peer, DropReason.INITIATION_FLOOD, source)
-        ephemeral_public, nothing, keys = received.respond(
-            peer.preshared_key, PrivateKey.generate(self._random)
-        )
+        ephemeral_public, nothing, keys = received.respond(peer.preshared_key, self._new_ephemeral(peer))
         peer.last_timestamp = timestamp
         peer.last_consumed_initiation = now
         self._move(peer, source)
@@ -527,7 +527,7 @@ class Device:
                 self._private_key,
                 peer.public_key,
                 peer.static_static(self._private_key),
-                PrivateKey.generate(self._random),
+                self._new_ephemeral(peer),
                 self._timestamps.now(),
             )
         except BadPacket as bad:
@@ -549,6 +549,12 @@ class Device:
         peer.tx_bytes += len(datagram)
         self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
         self._any_authenticated_packet_traversed(peer, now)
+
+    def _new_ephemeral(self, peer: Peer) -> PrivateKey:
+        key = PrivateKey.generate(self._random)
+        if self.key_log is not None:
+            self.key_log(peer, key)
+        return key
 
     def _jitter(self) -> float:
         return int.from_bytes(self._random(4), "little") % (REKEY_JITTER_MS + 1) / 1000

@@ -2,7 +2,7 @@
 
 `stats=1` gives one line of JSON. `events=1` gives a line of JSON for each event until the client hangs up;
 one that reads too slowly loses events and is told how many. `log=1` with `level=` sets what is logged.
-`names=1` tells what people call the peers.
+`names=1` tells what people call the peers. `capture=1` is in `capture.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pywg.datapath import describe
 from pywg.device.events import Event
 from pywg.engine import Engine
 from pywg.noise.keys import PublicKey
+from pywg.observe.capture import CaptureService
 from pywg.observe.logs import LEVELS
 from pywg.observe.statistics import to_json
 from pywg.uapi.error import UapiError
@@ -42,6 +43,7 @@ def services(engine: Engine) -> dict[str, Service]:
         "events": EventsService(engine),
         "log": LogService(),
         "names": NamesService(engine),
+        "capture": CaptureService(engine),
     }
 
 

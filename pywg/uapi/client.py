@@ -26,6 +26,9 @@ TIMEOUT = 60.0
 """Seconds that a daemon may be silent before we give up."""
 
 
+_NOT_OURS = "its daemon does not answer this; only pywgd does"
+
+
 def has_daemon(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> bool:
     """Whether a daemon listens for this interface. A socket that none listens on is removed, as by `wg`."""
     try:
@@ -122,6 +125,13 @@ class Client:
         with self.stream("names=1", *(f"{bytes(key).hex()}={name}" for key, name in names.items())) as answer:
             parse_status([_first_line(answer)])
 
+    @staticmethod
+    def explain_end(said: bytes) -> None:
+        """Raise UapiError for the end of an answer that was to have none: refused, or not understood."""
+        if not said:
+            raise UapiError(errno.EOPNOTSUPP, _NOT_OURS)
+        parse_status([said.decode("ascii", "replace").strip()])
+
     def stream(self, *request: str) -> BinaryIO:
         """Send a request that only pywgd knows; its answer has no limit of time."""
         connection = self._connection or self._connected()
@@ -185,7 +195,7 @@ def _first_line(answer: BinaryIO) -> str:
     except ConnectionResetError:
         line = b""
     if not line:
-        raise UapiError(errno.EOPNOTSUPP, "its daemon does not answer this; only pywgd does")
+        raise UapiError(errno.EOPNOTSUPP, _NOT_OURS)
     text = line.decode("ascii", "replace").rstrip("\n")
     if text.startswith("errno="):
         parse_status([text])
