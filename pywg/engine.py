@@ -128,6 +128,8 @@ class Engine:
         self._drain_by = now + ACTIVE_DRAIN if report.activity else None
         self._more = report.more
         self._drops.update(report.drops)
+        if self._bind is not None and (lost := self._bind.take_lost()):
+            self._drops[DropReason.SEND_FAILED] += lost
         self.device.observed(report, now)
 
     def next_turn(self) -> float | None:

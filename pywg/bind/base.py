@@ -66,6 +66,9 @@ class Bind(Protocol):
         datagram, or all of them, and does not try it again.
         """
 
+    def take_lost(self) -> int:
+        """How many of the datagrams that `send` took since the last call were lost to a full queue below."""
+
     def set_mark(self, mark: int) -> None:
         """Mark all that is sent (SO_MARK); 0 removes the mark. Raises PywgError where that cannot be."""
 

@@ -302,6 +302,10 @@ class MemoryBind:
     def take_changes(self) -> None:
         """There are none."""
 
+    def take_lost(self) -> int:
+        """None: what the network loses is not known here."""
+        return 0
+
     def receive(self) -> Received | None:
         """See `Bind.receive`."""
         inbox = self._inbox

@@ -13,6 +13,7 @@ import errno
 import socket
 import struct
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -37,6 +38,7 @@ _REMEMBERED_REFUSALS = 1024
 _REFUSAL_LASTS = 1024  # sends until UDP_SEGMENT is tried again: routes and drivers change
 _READS_IN_A_ROW = 16
 _RECEIVE_SIZE = 65536
+_PAUSE = 0.001  # seconds after an error that may stay
 _CONTROL_SIZE = 256
 
 _LINUX = sys.platform == "linux"
@@ -72,6 +74,10 @@ _SUPER_PACKET_REFUSED = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
 _LOCAL_REFUSED = frozenset(
     {errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV, errno.ENXIO}
 )
+_OF_THE_NETWORK = frozenset(
+    {errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EMSGSIZE, errno.EINTR}
+)
+"""What a socket tells once of a datagram that it sent; the next call succeeds."""
 _WOULD_BLOCK = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 _IPV4_ANY = "0.0.0.0"  # noqa: S104  a WireGuard port is open to everybody; the protocol is what keeps strangers out
 
@@ -79,7 +85,7 @@ _IPV4_ANY = "0.0.0.0"  # noqa: S104  a WireGuard port is open to everybody; the 
 class UdpBind:
     """The sockets of one device. Make one with `open`.
 
-    Sending never waits: a full queue below the socket (ENOBUFS) counts as sent and lost, as in the kernel,
+    Sending never waits: what a full queue below the socket refuses (ENOBUFS) is lost, as in the kernel,
     because nothing tells when there is room again. A full socket buffer does tell, and stops the burst.
     """
 
@@ -103,6 +109,7 @@ class UdpBind:
         self._refused: dict[str, list[int]] = {}
         self.errors: Counter[int] = Counter()
         """Errors that were swallowed (ICMP's on receiving, ENOBUFS on sending), by errno."""
+        self._lost = 0
 
     @classmethod
     def open(cls, port: int = 0, mark: int = 0, *, gso: bool = True, gro: bool = True) -> UdpBind:
@@ -162,6 +169,8 @@ class UdpBind:
             except OSError as error:
                 self.errors[error.errno or 0] += 1
                 self._next_turn()
+                if error.errno not in _OF_THE_NETWORK:
+                    time.sleep(_PAUSE)  # it waits still, and is tried again
                 continue
             self._reads += 1
             return self._received(size, control, address)
@@ -227,6 +236,7 @@ class UdpBind:
                     return sent
                 if code == errno.ENOBUFS:
                     self.errors[code] += 1
+                    self._lost += run
                 elif run > 1 and code in _SUPER_PACKET_REFUSED:
                     # The size or the local address may be what is refused: datagram by datagram tells.
                     self._refuse(endpoint.host, 0 if code == errno.EIO else len(datagrams[sent]))
@@ -277,6 +287,11 @@ class UdpBind:
         if len(self._refused) >= _REMEMBERED_REFUSALS:
             self._refused.clear()
         self._refused[host] = [size, _REFUSAL_LASTS]
+
+    def take_lost(self) -> int:
+        """See `Bind.take_lost`."""
+        lost, self._lost = self._lost, 0
+        return lost
 
     def set_mark(self, mark: int) -> None:
         """Mark all that is sent (SO_MARK); 0 removes the mark. Raises PywgError where that cannot be."""

@@ -31,7 +31,7 @@ from pywg.tun.base import TunGoneError
 from pywg.wire.endpoint import Endpoint, LocalAddress
 
 from libc.errno cimport (
-    EADDRNOTAVAIL, EAGAIN, EBADF, EHOSTUNREACH, EINTR, EINVAL, EIO, EMSGSIZE, ENETUNREACH, ENOBUFS, ENODEV, ENXIO,
+    EADDRNOTAVAIL, EAGAIN, EBADF, EHOSTUNREACH, EINTR, EINVAL, EIO, EMSGSIZE, ENETUNREACH, ENODEV, ENXIO,
     errno as c_errno,
 )
 from libc.stddef cimport size_t
@@ -152,6 +152,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int, void *, size_t)
     ssize_t write(int, const void *, size_t)
     int close(int)
+    int usleep(unsigned)
 
 cdef extern from "<sys/uio.h>" nogil:
     ssize_t writev(int, const iovec *, int)
@@ -178,6 +179,7 @@ cdef enum:
     LIGHT_BYTES = 4096  # no more, is light
     LIGHT_BURSTS = 64  # in a row: one thread will do
     HURRIED_BURSTS = 16  # in a row without a sleep: it does no longer
+    PAUSE = 1000  # microseconds after a call that failed for no reason of the network's
 
 cdef enum:  # in the order of _REASONS
     DROP_EMPTY
@@ -413,6 +415,8 @@ cdef struct Plane:
     udp_out *out
     int blocked_fd  # -1: none
     bint tun_drained
+    bint out_failed  # the last burst ended with an error: of the tunnel device, and of a socket
+    bint in_failed
     Lookup route
     Session *sent
     Queue no_session
@@ -672,7 +676,7 @@ cdef bint send_singly(Plane *p, Super *s, int fd) noexcept nogil:
             if s.source.family and is_local_error(-sent):
                 forget_local(s)
                 continue
-            sent_or_dropped(p, s, 1, -1 if sent == -ENOBUFS else DROP_SEND_FAILED)
+            sent_or_dropped(p, s, 1, DROP_SEND_FAILED)
             sent = 1
         else:
             sent_or_dropped(p, s, sent, -1)
@@ -737,8 +741,7 @@ cdef bint flush(Plane *p) noexcept nogil:
         elif s.source.family and is_local_error(code):
             forget_local(s)
         else:
-            # ENOBUFS is a full queue below: sent, and lost
-            sent_or_dropped(p, s, s.count, -1 if code == ENOBUFS else DROP_SEND_FAILED)
+            sent_or_dropped(p, s, s.count, DROP_SEND_FAILED)
             p.super_first += 1
     p.super_first = 0
     p.super_count = 0
@@ -925,6 +928,7 @@ cdef int outgoing(Plane *p, int limit, double now) noexcept nogil:
     cdef int moved = 0
     cdef ssize_t n
     p.tun_drained = True
+    p.out_failed = False
     p.out_bytes = 0
     if p.super_count and not flush(p):
         return 0
@@ -938,6 +942,8 @@ cdef int outgoing(Plane *p, int limit, double now) noexcept nogil:
                 continue
             if n == 0 or c_errno == EBADFD or c_errno == EBADF:
                 tun_is_gone(p)
+            elif c_errno != EAGAIN:
+                p.out_failed = True
             break
         moved += 1
         p.out_bytes += n
@@ -1179,15 +1185,19 @@ cdef int incoming(Plane *p, int which, double now) noexcept nogil:
     cdef int got, i
     cdef udp_received r
     p.in_bytes = 0
+    p.in_failed = False
     if p.fds[which] < 0:
         return 0
     got = udp_receive(p.into, p.fds[which], p.received, UDP_RECEIVE)
+    if got < 0:
+        p.in_failed = got != -EAGAIN
+        return 0
     for i in range(got):
         if udp_parse(p.into, i, &r):
             p.in_bytes += r.length
             message_in(p, &r, now)
     write_flows(p)
-    return got if got > 0 else 0
+    return got
 
 
 cdef int timed_outgoing(Plane *p, int limit, double now) noexcept nogil:
@@ -1222,10 +1232,20 @@ cdef inline void give_way(Plane *p) noexcept nogil:
 cdef inline void wait_for(pollfd *fds, int n, int wake) noexcept nogil:
     """Sleep until one of the descriptors is ready; the first is for waking us."""
     cdef uint64_t value
+    cdef int ready
     fds[0].fd = wake
     fds[0].events = POLLIN
-    if poll(fds, n, -1) > 0 and fds[0].revents:
+    ready = poll(fds, n, -1)
+    if ready > 0 and fds[0].revents:
         read(wake, &value, sizeof(value))
+    elif ready < 0 and c_errno != EINTR:
+        usleep(PAUSE)
+
+
+cdef inline void pause_after(bint failed) noexcept nogil:
+    """What is ready and cannot be read is tried again, but not as fast as the processor can."""
+    if failed:
+        usleep(PAUSE)
 
 
 cdef void wake_up(int wake) noexcept nogil:
@@ -1246,7 +1266,7 @@ cdef void part(Plane *p) noexcept nogil:
 
 cdef void outgoing_loop(Plane *p) noexcept nogil:
     cdef pollfd fds[2]
-    cdef bint again
+    cdef bint again, failed
     cdef int moved
     cdef double now, asleep_since = 0
     memset(fds, 0, sizeof(fds))
@@ -1269,8 +1289,10 @@ cdef void outgoing_loop(Plane *p) noexcept nogil:
             if atomic_add(&p.light, 1) > LIGHT_BURSTS:
                 atomic_set(&p.together, 1)
                 wake_up(p.in_wake)
+        failed = p.out_failed
         pthread_mutex_unlock(&p.out_lock)
         give_way(p)
+        pause_after(failed)
         if not again and not atomic_get(&p.together):
             asleep_since = clock_now()
             wait_for(fds, 2, p.out_wake)
@@ -1278,7 +1300,7 @@ cdef void outgoing_loop(Plane *p) noexcept nogil:
 
 cdef void incoming_loop(Plane *p) noexcept nogil:
     cdef pollfd fds[4]
-    cdef bint again, light, soon = False
+    cdef bint again, light, failed, soon = False
     cdef int i, got, moved, hurried = 0
     cdef double now, asleep_since = 0
     memset(fds, 0, sizeof(fds))
@@ -1287,11 +1309,13 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
         hurried = hurried + 1 if now - asleep_since < WINK else 0
         again = False
         light = True
+        failed = False
         pthread_mutex_lock(&p.in_lock)
         for i in range(2):
             # After a sleep, only a socket that woke us has something; a full burst may have left something.
             if fds[i + 1].revents:
                 got = timed_incoming(p, i, now)
+                failed = failed or p.in_failed
                 again = again or got == UDP_RECEIVE
                 light = light and is_light(got, p.in_bytes)
             fds[i + 1].fd = p.fds[i]
@@ -1303,6 +1327,7 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
                 pthread_mutex_lock(&p.out_lock)
                 # One frame is nearly always all there is, and to ask for another costs as much as to sleep.
                 moved = timed_outgoing(p, BURST if hurried else 1, now)
+                failed = failed or p.out_failed
                 light = light and is_light(moved, p.out_bytes) and p.blocked_fd < 0
                 pthread_mutex_unlock(&p.out_lock)
             if not light or hurried > HURRIED_BURSTS:
@@ -1316,6 +1341,7 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
             soon = not soon
             schedule_soon(soon)
         give_way(p)
+        pause_after(failed)
         if not again:
             asleep_since = clock_now()
             wait_for(fds, 4, p.in_wake)

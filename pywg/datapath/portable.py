@@ -32,6 +32,7 @@ NO_ROUTE_HANDUPS = 16
 BURST_BYTES = 256 * 1024
 """A burst of super-packets ends here, so that one direction does not keep the other waiting."""
 
+_PAUSE = 0.001  # seconds after a read that failed and may fail again
 _DATA_TYPE = messages.TYPE_DATA.to_bytes(4, "little")
 _ZEROS = bytes(16)
 
@@ -202,7 +203,11 @@ class PortableDataPath:
         moved = False
         packets_before, begun = self._seen, time.perf_counter()
         for _ in range(BURST):
-            frame = self._tun.read()
+            try:
+                frame = self._tun.read()
+            except OSError:  # not its end: that is TunGoneError
+                time.sleep(_PAUSE)  # what waits is tried again
+                break
             if frame is None:
                 break
             moved = True

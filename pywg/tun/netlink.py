@@ -7,6 +7,7 @@ is still followed while our sockets stay where they were born. See rtnetlink(7) 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -86,8 +87,9 @@ def drain(events: socket.socket) -> None:
             events.recv(65536)
         except BlockingIOError:
             return
-        except OSError:  # ENOBUFS: more came than fits. Whoever asks for the state now misses nothing.
-            continue
+        except OSError as error:  # ENOBUFS: more came than fits; whoever asks for the state misses nothing
+            if error.errno != errno.ENOBUFS:
+                return
 
 
 def link_state_elsewhere(name: str, namespace: int) -> TunState | None:
