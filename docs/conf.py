@@ -46,6 +46,7 @@ man_pages = [
     ("reference/pywg-qr", "pywg-qr", "a configuration file as a QR code", [author], 8),
     ("reference/pywg-genkey", "pywg-genkey", "make keys", [author], 8),
     ("reference/pywg-top", "pywg-top", "watch tunnels while they run", [author], 8),
+    ("reference/pywg-capture", "pywg-capture", "capture packets and datagrams", [author], 8),
     ("reference/pywg-metrics", "pywg-metrics", "serve metrics to Prometheus", [author], 8),
     ("reference/pywgd", "pywgd", "the daemon of a WireGuard interface", [author], 8),
     ("reference/pywg.conf", "pywg.conf", "configuration files of tunnels", [author], 5),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
 import struct
 import sys
 import time
@@ -62,6 +64,7 @@ def command(  # noqa: PLR0917  click hands them over
             blocks = _Blocks(stream)
             section = blocks.next()  # before the file is touched: the daemon may refuse
             with _open(path) as file:
+                click.echo(f"pywg: capturing on {interface}", err=True)
                 captured, lost = _copy(section, blocks, file, count, seconds)
     except UapiError as error:
         raise PywgError(f"{interface}: {error}") from None
@@ -79,6 +82,11 @@ class _Blocks:
         """To wait for."""
         return self._stream.fileno()
 
+    def say_enough(self) -> None:
+        """Have the daemon send what has passed until now, and end."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as connection:
+            connection.shutdown(socket.SHUT_WR)
+
     def next(self) -> bytes:
         """The next one; empty at the end. Raises UapiError when the daemon says no."""
         head = self._stream.read(8)
@@ -87,6 +95,7 @@ class _Blocks:
             return b""
         if head.startswith(b"errno="):
             Client.explain_end(head + self._stream.readline())
+            return b""
         _, length = struct.unpack("<II", head)
         if not 12 <= length <= _LONGEST:
             raise PywgError("the daemon's answer is no capture")
@@ -112,18 +121,24 @@ def _copy(
     """Copy blocks until it is enough; how many packets there were, and how many were lost."""
     captured = lost = 0
     until = None if seconds is None else time.monotonic() + seconds
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    before = signal.signal(signal.SIGINT, lambda *_: blocks.say_enough())
+    try:
         while block:
-            kind = int.from_bytes(block[:4], "little")
             file.write(block)
             file.flush()
+            kind = int.from_bytes(block[:4], "little")
             captured += kind == _PACKET
             lost += int.from_bytes(block[24:32], "little") if kind == _STATISTICS else 0
             if captured == count:
                 break
             if until is not None and not _comes(blocks, until):
-                break
+                blocks.say_enough()
+                until = None
             block = blocks.next()
+    except BrokenPipeError:
+        pass  # whoever read has enough
+    finally:
+        signal.signal(signal.SIGINT, before)
     return captured, lost
 
 

@@ -125,6 +125,24 @@ cdef extern from "udp.h" nogil:
 cdef extern from "schedule.h" nogil:
     void schedule_soon(int soon)
 
+cdef extern from "probe.h" nogil:  # each is to be fired only if it is wanted
+    bint probe_handshake_begin_wanted()
+    bint probe_handshake_end_wanted()
+    bint probe_handshake_give_up_wanted()
+    bint probe_session_install_wanted()
+    bint probe_session_retire_wanted()
+    bint probe_drop_wanted()
+    bint probe_burst_begin_wanted()
+    bint probe_burst_end_wanted()
+    void probe_handshake_begin(const char *peer, const char *name, uint64_t initiator)
+    void probe_handshake_end(const char *peer, const char *name, uint64_t initiator, uint64_t nanoseconds)
+    void probe_handshake_give_up(const char *peer, const char *name)
+    void probe_session_install(const char *peer, const char *name, uint64_t index, uint64_t initiator)
+    void probe_session_retire(const char *peer, const char *name, uint64_t index)
+    void probe_drop(const char *reason, const char *direction, uint64_t count)
+    void probe_burst_begin(const char *direction)
+    void probe_burst_end(const char *direction, uint64_t packets, uint64_t size, uint64_t nanoseconds)
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
@@ -232,6 +250,12 @@ _REASONS = (
     DropReason.DEVICE_DOWN,
 )
 assert len(_REASONS) == DROP_COUNT
+
+cdef const char *reason_names[DROP_COUNT]
+_REASON_NAMES = tuple(reason.value.encode() for reason in _REASONS)  # keeps them
+cdef int _reason
+for _reason in range(DROP_COUNT):
+    reason_names[_reason] = <bytes>_REASON_NAMES[_reason]
 assert BURST == _BURST
 assert HANDUP_LIMIT == _HANDUP_LIMIT
 
@@ -425,6 +449,7 @@ cdef struct Plane:
     uint64_t out_packets
     Burst out_bursts
     Tap out_tap
+    int64_t out_at  # when the last flush began: an answer may be faster than its end
     # the incoming direction's
     pthread_mutex_t in_lock
     int in_wake
@@ -518,6 +543,18 @@ cdef bint queue_add(
     q.count += 1
     signal(p)
     return True
+
+
+cdef inline void drop_out(Plane *p, int reason, uint64_t count) noexcept nogil:
+    p.out_drops[reason] += count
+    if probe_drop_wanted():
+        probe_drop(reason_names[reason], "out", count)
+
+
+cdef inline void drop_in(Plane *p, int reason, uint64_t count) noexcept nogil:
+    p.in_drops[reason] += count
+    if probe_drop_wanted():
+        probe_drop(reason_names[reason], "in", count)
 
 
 cdef inline int bucket_of(uint64_t value) noexcept nogil:
@@ -641,9 +678,12 @@ cdef void forget_local(Super *s) noexcept nogil:
 cdef void tap_sent(Plane *p, const Super *s, int count, int reason) noexcept nogil:
     """The first so many datagrams of a super-packet were sent, or dropped for that reason."""
     cdef size_t at = s.offset, left = s.length, size
+    cdef Copy *copy
     while count > 0 and left > 0:
         size = s.segment if s.segment < left else left
-        copy_of(p, &p.out_tap, False, p.sealed + at, size, &s.to, &s.source, reason)
+        copy = copy_of(p, &p.out_tap, False, p.sealed + at, size, &s.to, &s.source, reason)
+        if copy != NULL:
+            copy.at = p.out_at
         at += size
         left -= size
         count -= 1
@@ -652,7 +692,7 @@ cdef void tap_sent(Plane *p, const Super *s, int count, int reason) noexcept nog
 cdef inline void sent_or_dropped(Plane *p, const Super *s, int count, int reason) noexcept nogil:
     """What became of the first datagrams of a super-packet; reason: -1 when they were sent."""
     if reason >= 0:
-        p.out_drops[reason] += count
+        drop_out(p, reason, count)
     if p.tap_outer:
         tap_sent(p, s, count, reason)
 
@@ -695,6 +735,8 @@ cdef bint flush(Plane *p) noexcept nogil:
     """Send what is sealed; false when the socket would block: the rest is kept, and comes first next time."""
     cdef Super *s
     cdef int fd, n, sent, code
+    if p.tap_outer:
+        p.out_at = clock_wall()
     while p.super_first < p.super_count:
         s = &p.supers[p.super_first]
         fd = fd_of(p, &s.to)
@@ -881,7 +923,7 @@ cdef void packet_out(Plane *p, uint8_t *packet, size_t n, double now) noexcept n
     cdef int reason = route_out(p, packet, n, now)
     p.out_packets += 1
     if 0 <= reason < DROP_COUNT:
-        p.out_drops[reason] += 1
+        drop_out(p, reason, 1)
     if p.tap_inner:
         copy_of(p, &p.out_tap, True, packet, n, NULL, NULL, DROP_NO_ROUTE if reason == NO_ROUTE_TOLD else reason)
 
@@ -894,13 +936,13 @@ cdef void frame_out(Plane *p, size_t n, double now) noexcept nogil:
     cdef SplitVerdict verdict
     cdef size_t length = 0
     if is_down(p):
-        p.out_drops[DROP_DEVICE_DOWN] += 1
+        drop_out(p, DROP_DEVICE_DOWN, 1)
         return
     if not p.vnet:
         packet_out(p, packet, n, now)
         return
     if n < VNET + 20:
-        p.out_drops[DROP_TRUNCATED] += 1
+        drop_out(p, DROP_TRUNCATED, 1)
         return
     packet += VNET
     n -= VNET
@@ -908,13 +950,13 @@ cdef void frame_out(Plane *p, size_t n, double now) noexcept nogil:
         if vnet[0] & VNET_NEEDS_CSUM and not complete_checksum(
             packet, n, load16native(vnet + 6), load16native(vnet + 8)
         ):
-            p.out_drops[DROP_BAD_OFFLOAD] += 1
+            drop_out(p, DROP_BAD_OFFLOAD, 1)
             return
         packet_out(p, packet, n, now)
         return
     verdict = split_begin(&split, vnet, packet, n)
     if verdict != SPLIT_FITS:
-        p.out_drops[DROP_TRUNCATED if verdict == SPLIT_TRUNCATED else DROP_BAD_OFFLOAD] += 1
+        drop_out(p, DROP_TRUNCATED if verdict == SPLIT_TRUNCATED else DROP_BAD_OFFLOAD, 1)
         return
     while True:
         packet = split_next(&split, &length)
@@ -963,7 +1005,7 @@ cdef void write_tun(Plane *p, const iovec *parts, int count, int packets) noexce
             continue
         if c_errno == EBADFD or c_errno == EBADF:
             tun_is_gone(p)
-        p.in_drops[DROP_TUN_WRITE_FAILED] += packets
+        drop_in(p, DROP_TUN_WRITE_FAILED, packets)
         return
 
 
@@ -1161,7 +1203,7 @@ cdef void message_in(Plane *p, const udp_received *r, double now) noexcept nogil
     cdef Copy *copy = NULL
     cdef int reason
     if r.length == 0:
-        p.in_drops[DROP_EMPTY] += 1
+        drop_in(p, DROP_EMPTY, 1)
     while offset < r.length:
         data = r.data + offset
         size = r.segment if r.length - offset > r.segment else r.length - offset
@@ -1174,7 +1216,7 @@ cdef void message_in(Plane *p, const udp_received *r, double now) noexcept nogil
         else:
             reason = control_in(p, r, data, size)
         if reason >= 0:
-            p.in_drops[reason] += 1
+            drop_in(p, reason, 1)
         if copy != NULL:
             copy.reason = reason
             copy = NULL
@@ -1200,23 +1242,41 @@ cdef int incoming(Plane *p, int which, double now) noexcept nogil:
     return got
 
 
+cdef inline void burst_begins(const char *direction) noexcept nogil:
+    if probe_burst_begin_wanted():
+        probe_burst_begin(direction)
+
+
+cdef inline void burst_ends(const char *direction, uint64_t packets, size_t size, double seconds) noexcept nogil:
+    if probe_burst_end_wanted():
+        probe_burst_end(direction, packets, size, <uint64_t>(seconds * 1e9))
+
+
 cdef int timed_outgoing(Plane *p, int limit, double now) noexcept nogil:
     """`outgoing`, and count the burst."""
     cdef uint64_t before = p.out_packets
-    cdef double begun = clock_now()
-    cdef int moved = outgoing(p, limit, now)
+    cdef double begun = clock_now(), seconds
+    cdef int moved
+    burst_begins("out")
+    moved = outgoing(p, limit, now)
+    seconds = clock_now() - begun
     if moved:
-        burst_add(&p.out_bursts, p.out_packets - before, clock_now() - begun)
+        burst_add(&p.out_bursts, p.out_packets - before, seconds)
+    burst_ends("out", p.out_packets - before, p.out_bytes, seconds)
     return moved
 
 
 cdef int timed_incoming(Plane *p, int which, double now) noexcept nogil:
     """`incoming`, and count the burst."""
     cdef uint64_t before = p.in_packets
-    cdef double begun = clock_now()
-    cdef int got = incoming(p, which, now)
+    cdef double begun = clock_now(), seconds
+    cdef int got
+    burst_begins("in")
+    got = incoming(p, which, now)
+    seconds = clock_now() - begun
     if got:
-        burst_add(&p.in_bursts, p.in_packets - before, clock_now() - begun)
+        burst_add(&p.in_bursts, p.in_packets - before, seconds)
+    burst_ends("in", p.in_packets - before, p.in_bytes, seconds)
     return got
 
 
@@ -1613,6 +1673,47 @@ cdef aead_key *_trial_key(object cipher, bytes key, int sealing, aead_worker *wo
         aead_key_free(k)
         raise MemoryError
     return k
+
+
+cdef class Probes:
+    """`pywg.device.events.Probes`, as probes of the kernel's: who traces this process sees what is told here."""
+
+    def handshake_begin(self, peer, bint initiator):
+        if probe_handshake_begin_wanted():
+            key, name = _who(peer)
+            probe_handshake_begin(<bytes>key, <bytes>name, initiator)
+
+    def handshake_end(self, peer, bint initiator):
+        cdef double seconds
+        if probe_handshake_end_wanted():
+            key, name = _who(peer)
+            seconds = (peer.counts.round_trip or 0.0) if initiator else 0.0
+            probe_handshake_end(<bytes>key, <bytes>name, initiator, <uint64_t>(seconds * 1e9))
+
+    def handshake_give_up(self, peer):
+        if probe_handshake_give_up_wanted():
+            key, name = _who(peer)
+            probe_handshake_give_up(<bytes>key, <bytes>name)
+
+    def session_install(self, peer, uint32_t local_index, bint initiator):
+        if probe_session_install_wanted():
+            key, name = _who(peer)
+            probe_session_install(<bytes>key, <bytes>name, local_index, initiator)
+
+    def session_retire(self, peer, uint32_t local_index):
+        if probe_session_retire_wanted():
+            key, name = _who(peer)
+            probe_session_retire(<bytes>key, <bytes>name, local_index)
+
+    def drop(self, reason, uint64_t count, bint outgoing):
+        if probe_drop_wanted():
+            text = reason.value.encode()
+            probe_drop(<bytes>text, "out" if outgoing else "in", count)
+
+
+cdef tuple _who(object peer):
+    """The peer's short key and its name, as C takes them."""
+    return peer.short_key.encode(), peer.name.encode()
 
 
 cdef inline object _time(double t):
@@ -2066,7 +2167,7 @@ cdef class CompiledDataPath:
                 memcpy(p.frame, data, n)
                 reason = to_peer(p, known, p.frame, n, now)
                 if reason >= 0:
-                    p.out_drops[reason] += 1
+                    drop_out(p, reason, 1)
                 give_locks(p)
         with nogil:
             take_locks(p)

@@ -315,22 +315,23 @@ class PortableDataPath:
         if endpoint is None or self._bind is None:
             self._drops[DropReason.NO_ENDPOINT] += len(waiting.datagrams)
             return True
+        begun = time.time_ns() if self._tap is not None else 0
         try:
             taken = self._bind.send(waiting.datagrams, endpoint, waiting.tos)
         except OSError:
             self._drops[DropReason.SEND_FAILED] += len(waiting.datagrams)
-            self._tap_sent(waiting.datagrams, endpoint, DropReason.SEND_FAILED)
+            self._tap_sent(waiting.datagrams, endpoint, begun, DropReason.SEND_FAILED)
             return True
-        self._tap_sent(waiting.datagrams[:taken], endpoint)
+        self._tap_sent(waiting.datagrams[:taken], endpoint, begun)
         del waiting.datagrams[:taken]
         return not waiting.datagrams
 
     def _tap_sent(
-        self, datagrams: Sequence[bytearray], endpoint: Endpoint, dropped: DropReason | None = None
+        self, datagrams: Sequence[bytearray], endpoint: Endpoint, at: int, dropped: DropReason | None = None
     ) -> None:
         if self._tap is not None:
             for datagram in datagrams:
-                self._tap.outer(datagram, endpoint, outgoing=True, dropped=dropped)
+                self._tap.outer(datagram, endpoint, outgoing=True, dropped=dropped, at=at)
 
     def _flush_blocked(self) -> bool:
         while self._blocked:

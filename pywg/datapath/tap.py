@@ -55,30 +55,30 @@ class Tap:
     def inner(self, packet: Buffer, *, outgoing: bool, dropped: DropReason | None = None) -> None:
         """An inner packet passes, or is dropped."""
         if self.wanted.inner:
-            self._keep(packet, True, outgoing, None, dropped)
+            copied = bytes(packet[: self.wanted.snaplen])
+            self._keep(Tapped(time.time_ns(), True, outgoing, len(packet), copied, None, dropped))
 
     def outer(
-        self, datagram: Buffer, endpoint: Endpoint, *, outgoing: bool, dropped: DropReason | None = None
-    ) -> None:
-        """A datagram passes, or is dropped."""
-        if self.wanted.outer:
-            self._keep(datagram, False, outgoing, endpoint, dropped)
-
-    def _keep(
         self,
-        data: Buffer,
-        inner: bool,
+        datagram: Buffer,
+        endpoint: Endpoint,
+        *,
         outgoing: bool,
-        endpoint: Endpoint | None,
-        dropped: DropReason | None,
+        dropped: DropReason | None = None,
+        at: int | None = None,
     ) -> None:
-        length = len(data)
-        copied = bytes(data[: self.wanted.snaplen])
-        if self._size + len(copied) > ROOM:
+        """A datagram passes, or is dropped; `at` when, if that was not now: an answer may be faster."""
+        if self.wanted.outer:
+            copied = bytes(datagram[: self.wanted.snaplen])
+            at = time.time_ns() if at is None else at
+            self._keep(Tapped(at, False, outgoing, len(datagram), copied, endpoint, dropped))
+
+    def _keep(self, tapped: Tapped) -> None:
+        if self._size + len(tapped.data) > ROOM:
             self._lost += 1
             return
-        self._size += len(copied)
-        self._kept.append(Tapped(time.time_ns(), inner, outgoing, length, copied, endpoint, dropped))
+        self._size += len(tapped.data)
+        self._kept.append(tapped)
 
     def take(self) -> tuple[list[Tapped], int]:
         """What was kept since the last time, in order, and how many found no room."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
+import socket
 
-from pywg.datapath.tap import Wanted
+from pywg.datapath.tap import Tapped, Wanted
 from pywg.engine import Engine
 from pywg.observe import keylog, pcapng
 from pywg.uapi.error import UapiError
 from pywg.uapi.server import Write
+from pywg.wire.endpoint import Endpoint, LocalAddress
 
 PAUSE = 0.02
 """Seconds between two looks; what comes in between waits in the tap."""
 
 SNAPLEN = 65535
+
+LOCAL_ADDRESSES = 1000
+"""Endpoints whose way is remembered."""
 
 _WHAT = {"both": (True, True), "inner": (True, False), "outer": (False, True)}
 
@@ -31,6 +37,7 @@ class CaptureService:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._runs = False
+        self._local_addresses: dict[Endpoint, LocalAddress | None] = {}
 
     async def answer(self, request: list[str], write: Write) -> None:
         """A pcapng file without an end."""
@@ -40,25 +47,58 @@ class CaptureService:
         secrets: list[str] = []
         end_keys = keylog.follow(self._engine, secrets.append) if with_secrets else None
         self._runs = True
+        self._local_addresses.clear()
         self._engine.set_tap(wanted)
         try:
             await write(pcapng.header(name, wanted.snaplen))
             while True:
-                await asyncio.sleep(PAUSE)
-                tapped, lost = self._engine.take_tapped()
-                port = self._engine.listen_port
-                pieces = [pcapng.secrets(lines) for lines in secrets]
-                secrets.clear()
-                pieces += [pcapng.packet(one, port) for one in tapped]
-                if lost:
-                    pieces.append(pcapng.lost(lost))
-                if pieces:
-                    await write(b"".join(pieces))
+                try:
+                    await asyncio.sleep(PAUSE)
+                except asyncio.CancelledError:  # the client has enough; what has passed until now is its
+                    await write(self._since_last_time(secrets))
+                    raise
+                if said := self._since_last_time(secrets):
+                    await write(said)
         finally:
             self._runs = False
             self._engine.set_tap(None)
             if end_keys is not None:
                 end_keys()
+
+    def _since_last_time(self, secrets: list[str]) -> bytes:
+        """Blocks of everything that was copied; secrets come before what they open, and are taken."""
+        tapped, lost = self._engine.take_tapped()
+        port = self._engine.listen_port
+        blocks = [pcapng.secrets(lines) for lines in secrets]
+        secrets.clear()
+        blocks += [pcapng.packet(self._with_local_address(one), port) for one in tapped]
+        if lost:
+            blocks.append(pcapng.lost(lost))
+        return b"".join(blocks)
+
+    def _with_local_address(self, tapped: Tapped) -> Tapped:
+        """The same with the address that the system has chosen for it; it may have chosen another since."""
+        endpoint = tapped.endpoint
+        if endpoint is None or endpoint.local is not None:
+            return tapped
+        local = self._local_addresses.get(endpoint)
+        if local is None:
+            if len(self._local_addresses) >= LOCAL_ADDRESSES:
+                self._local_addresses.clear()
+            local = self._local_addresses[endpoint] = _source_to(endpoint, self._engine.fwmark)
+        return dataclasses.replace(tapped, endpoint=dataclasses.replace(endpoint, local=local))
+
+
+def _source_to(endpoint: Endpoint, mark: int) -> LocalAddress | None:
+    """The address that datagrams to an endpoint leave from; None when there is no way. Sends nothing."""
+    with socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
+        try:
+            if mark and hasattr(socket, "SO_MARK"):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            probe.connect(endpoint.sockaddr)
+        except OSError:
+            return None
+        return LocalAddress(probe.getsockname()[0].partition("%")[0], 0)
 
 
 def _parse(request: list[str]) -> tuple[Wanted, bool, str]:
