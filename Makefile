@@ -7,8 +7,9 @@ COVERED := pywg/noise/*,pywg/wire/*,pywg/device/*,pywg/config/*
 
 PACKETS := $(addprefix tests/system/test_,interop.py bad_input.py)
 export FUZZ_SECONDS ?= 4
+MINUTES ?= 60
 
-.PHONY: help demo test test-unit test-simulator test-system test-portable fuzz lint docs bench clean
+.PHONY: help demo test test-unit test-simulator test-system test-portable fuzz soak lint docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
@@ -56,6 +57,10 @@ test-portable: $(IN_VENV)-test ## those of them that carry packets, once more on
 fuzz: $(IN_VENV)-test $(IN_VENV)-fuzz ## whatever reads strangers' bytes, FUZZ_SECONDS each; C under AddressSanitizer
 	@tools/system-packages fuzz
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS) $(ARGS)
+
+soak: $(IN_VENV)-test ## rekeys, moves, reloads and churn of peers under load, for MINUTES
+	@tools/system-packages demo test
+	@tools/in-namespaces $(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 docs: $(IN_VENV)-docs ## HTML and man pages, in docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html

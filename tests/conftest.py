@@ -32,7 +32,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "interop(case): a case of the interoperability table")
     config.addinivalue_line("markers", "root: needs namespaces of its own, so root or a user namespace")
     config.addinivalue_line("markers", "background(body): the body runs in a thread beside other tests")
+    config.addinivalue_line("markers", "first: begins what takes long, before all other tests")
+    config.addinivalue_line("markers", "last: waits for what was begun, after all other tests")
     config.stash[TABLE] = collections.Counter()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {"first": 0, "last": 2}
+    items.sort(
+        key=lambda item: min(
+            (places[mark.name] for mark in item.iter_markers() if mark.name in places), default=1
+        )
+    )
 
 
 @pytest.hookimpl(wrapper=True)
