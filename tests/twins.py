@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from pywg.bind.udp import UdpBind
 from pywg.datapath.base import DataPath
 from pywg.datapath.offload import split_untrusted
+from pywg.datapath.tap import Tapped, Wanted
 from pywg.device.session import Activity, PeerId, Report, Session
 from pywg.errors import DropReason
 from pywg.tun.base import Tun, TunOffload, TunState
@@ -184,6 +185,8 @@ class Outcome:
     activity: list[Activity]
     moved: dict[int, str]
     drops: Counter[DropReason]
+    tapped: list[tuple[bool, bool, int, bytes, str, str]]
+    packets: tuple[int, int]  # in bursts, each way
 
 
 class Rig:
@@ -196,6 +199,7 @@ class Rig:
         self.path = make(self.tun)
         self.bind = UdpBind.open(gso=gso, gro=gro)
         self.path.set_bind(self.bind)
+        self.path.set_tap(Wanted())
         self.remotes: list[socket.socket] = []
         for _ in range(REMOTES):
             remote = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -244,6 +248,9 @@ class Rig:
         for frame in self.tun.take():
             for one in split_untrusted(frame) if self.tun.offload.vnet_hdr else [frame]:
                 written.setdefault(flow_of(one), []).append(comparable(bytes(one)))
+        tapped, lost = self.path.take_tapped()
+        assert lost == 0
+        outgoing, incoming = self.path.bursts()
         return Outcome(
             sent=sent,
             written=written,
@@ -253,7 +260,16 @@ class Rig:
             activity=sorted(report.activity, key=lambda a: (a.local_index, a.any_sent or 0)),
             moved={peer: self.names[endpoint.port] for peer, endpoint in report.moved},
             drops=report.drops,
+            tapped=sorted(map(self._copied, tapped)),
+            packets=(outgoing.packets, incoming.packets),
         )
+
+    def _copied(self, one: Tapped) -> tuple[bool, bool, int, bytes, str, str]:
+        """A copy without its time."""
+        data = comparable(one.data) if one.inner and len(one.data) >= 20 else one.data
+        where = "" if one.endpoint is None else self.names[one.endpoint.port]
+        dropped = "" if one.dropped is None else one.dropped.value
+        return (one.inner, one.outgoing, one.length, data, where, dropped)
 
 
 def session(

@@ -214,15 +214,13 @@ class PortableDataPath:
             room -= len(frame)
             for packet in self._packets_of(frame):
                 self._seen += 1
-                peer, dropped = self._route(packet)
-                if self._tap is not None:
-                    self._tap.inner(packet, outgoing=True, dropped=dropped)
+                peer = self._route(packet)
                 if peer is not None:
                     by_peer.setdefault(peer, []).append(packet)
             if room <= 0:
                 break
         for peer, packets in by_peer.items():
-            self._seal_and_send(peer, packets, now)
+            self._seal_and_send(peer, packets, now, tap=self._tap)
         if moved:
             self._bursts_out.add(self._seen - packets_before, time.perf_counter() - begun)
         return moved
@@ -239,25 +237,29 @@ class PortableDataPath:
             self._drops[bad.reason] += 1
             return ()
 
-    def _route(self, packet: bytes) -> tuple[PeerId | None, DropReason | None]:
+    def _route(self, packet: bytes) -> PeerId | None:
         try:
             _, destination, _ = ip.header_untrusted(packet)
         except BadPacket as bad:
             self._drops[bad.reason] += 1
-            return None, bad.reason
+            _tap_outgoing(self._tap, (packet,), bad.reason)
+            return None
         peer = self._allowed_ips.lookup(destination)
-        if peer is not None:
-            return peer, None
-        if len(self._no_route) < NO_ROUTE_HANDUPS:
-            self._no_route.append(bytes(packet))
-        else:
-            self._drops[DropReason.NO_ROUTE] += 1
-        return None, DropReason.NO_ROUTE
+        if peer is None:
+            if len(self._no_route) < NO_ROUTE_HANDUPS:
+                self._no_route.append(bytes(packet))
+            else:
+                self._drops[DropReason.NO_ROUTE] += 1
+            _tap_outgoing(self._tap, (packet,), DropReason.NO_ROUTE)
+        return peer
 
-    def _seal_and_send(self, peer: PeerId, packets: Sequence[bytes], now: float) -> None:
+    def _seal_and_send(
+        self, peer: PeerId, packets: Sequence[bytes], now: float, tap: Tap | None = None
+    ) -> None:
+        """tap: where copies go; None for packets that were staged, which were copied when they came."""
         live = self._current.get(peer)
         if live is None or now >= live.session.expires:
-            self._hand_up(peer, packets)
+            self._hand_up(peer, packets, tap)
             return
         session = live.session
         left = session.message_limit - live.send_counter
@@ -265,15 +267,18 @@ class PortableDataPath:
             if not live.told_exhausted:
                 live.told_exhausted = True
                 self._activity(live).exhausted = True
-            self._hand_up(peer, packets[max(left, 0) :])
+            self._hand_up(peer, packets[max(left, 0) :], tap)
             packets = packets[: max(left, 0)]
             if not packets:
                 return
         endpoint = self._endpoints.get(peer)
         if endpoint is None or self._bind is None:
-            self._drops[DropReason.NO_ENDPOINT if self._bind else DropReason.DEVICE_DOWN] += len(packets)
+            reason = DropReason.NO_ENDPOINT if self._bind else DropReason.DEVICE_DOWN
+            self._drops[reason] += len(packets)
+            _tap_outgoing(tap, packets, reason)
             return
 
+        _tap_outgoing(tap, packets)
         activity = self._activity(live)
         sealed: list[tuple[int, bytearray]] = []
         for packet in packets:
@@ -340,12 +345,14 @@ class PortableDataPath:
             self._blocked.popleft()
         return True
 
-    def _hand_up(self, peer: PeerId, packets: Sequence[bytes]) -> None:
+    def _hand_up(self, peer: PeerId, packets: Sequence[bytes], tap: Tap | None) -> None:
         packets = [bytes(packet) for packet in packets if packet]
         room = HANDUP_LIMIT - self._no_session_count
         if len(packets) > room:
             self._drops[DropReason.STAGED_OVERFLOW] += len(packets) - room
+            _tap_outgoing(tap, packets[room:], DropReason.STAGED_OVERFLOW)
             packets = packets[:room]
+        _tap_outgoing(tap, packets)
         if packets:
             self._no_session.setdefault(peer, []).extend(packets)
             self._no_session_count += len(packets)
@@ -509,3 +516,9 @@ class PortableDataPath:
         self._control, self._no_session, self._no_session_count = [], {}, 0
         self._no_route, self._active, self._moved, self._drops = [], [], {}, Counter()
         return report
+
+
+def _tap_outgoing(tap: Tap | None, packets: Sequence[bytes], dropped: DropReason | None = None) -> None:
+    if tap is not None:
+        for packet in packets:
+            tap.inner(packet, outgoing=True, dropped=dropped)
