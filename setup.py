@@ -36,6 +36,7 @@ def extensions() -> list[Extension]:
                 for name in (
                     "aead.h",
                     "packet.h",
+                    "probe.h",
                     "schedule.h",
                     "udp.h",
                     "compiled_offload.pxd",

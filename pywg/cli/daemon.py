@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from pywg.bind.udp import UdpBind
-from pywg.datapath import describe, open_datapath
+from pywg.datapath import describe, open_datapath, probes
 from pywg.device.device import Device
 from pywg.engine import Engine
 from pywg.observe import keylog
@@ -43,6 +43,7 @@ async def run(
         loop.add_signal_handler(number, told_to_end.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     engine = Engine(Device(os.urandom, time.time_ns), open_datapath(tun), tun, UdpBind.open)
+    engine.device.probes = probes()
     if key_log is not None:
         keylog.follow(engine, key_log.write)
         logger.warning("secrets are written to %s: who reads it can read the tunnel", key_log.name)

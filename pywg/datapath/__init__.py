@@ -17,6 +17,7 @@ from pywg.tun.base import TunOffload
 
 if TYPE_CHECKING:
     from pywg.datapath.base import DataPath
+    from pywg.device.events import Probes
     from pywg.tun.base import Tun
 
 VARIABLE = "PYWG_DATAPATH"
@@ -31,6 +32,15 @@ def open_datapath(tun: Tun) -> DataPath:
     from pywg.datapath.portable import PortableDataPath
 
     return PortableDataPath(tun)
+
+
+def probes() -> Probes | None:
+    """What fires the probes of the control plane; None without the compiled data path, which has them."""
+    if _reason_against_compiled() is not None:
+        return None
+    from pywg.datapath.compiled import Probes
+
+    return Probes()
 
 
 def wanted_offload() -> TunOffload:

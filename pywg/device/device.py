@@ -32,7 +32,7 @@ from pywg.device.constants import (
     UNDER_LOAD_QUEUE,
     ZERO_KEYS_AFTER_TIME,
 )
-from pywg.device.events import Event, EventKind
+from pywg.device.events import Event, EventKind, Probes
 from pywg.device.indextable import IndexTable
 from pywg.device.keypair import Keypair
 from pywg.device.peer import Peer
@@ -113,6 +113,8 @@ class Device:
         """Called with each event as it happens; None: nobody watches."""
         self.key_log: Callable[[Peer, PrivateKey], None] | None = None
         """Called with the ephemeral key of each handshake, for a key log; None: nobody is told."""
+        self.probes: Probes | None = None
+        """Told of handshakes, sessions and drops; None: there are no probes."""
 
     def _tell(
         self, kind: EventKind, peer: Peer, text: str, *, endpoint: Endpoint | None = None, detail: str = ""
@@ -124,6 +126,11 @@ class Device:
         )
         if self.watcher is not None:
             self.watcher(Event(kind, text, peer.public_key, peer.name, endpoint, detail))
+
+    def _drop(self, reason: DropReason, count: int = 1, *, outgoing: bool) -> None:
+        self.drops[reason] += count
+        if self.probes is not None:
+            self.probes.drop(reason, count, outgoing)
 
     # --- What the user configures. -------------------------------------------------------------------------
 
@@ -256,7 +263,7 @@ class Device:
     def receive(self, datagram: bytes, source: Endpoint) -> None:
         """Queue a handshake message whose size and MAC1 the data plane has checked; raises for none."""
         if len(self._queue) >= HANDSHAKE_QUEUE:
-            self.drops[DropReason.QUEUE_FULL] += 1
+            self._drop(DropReason.QUEUE_FULL, outgoing=False)
         else:
             self._queue.append((datagram, source))
 
@@ -283,7 +290,8 @@ class Device:
                 if bad.reason in _CHEAP_DROPS:
                     spent -= 0.9
         if dropped:  # one line for all: a flood must not fill the log
-            self.drops += dropped
+            for reason, count in dropped.items():
+                self._drop(reason, count, outgoing=False)
             counts = ", ".join(f"{reason.value} {count}" for reason, count in dropped.items())
             logger.debug("dropped handshake messages: %s; the last from %s", counts, source)
         if self._stranger is not None:
@@ -357,6 +365,8 @@ class Device:
         peer.last_consumed_initiation = now
         self._move(peer, source)
 
+        if self.probes is not None:
+            self.probes.handshake_begin(peer, False)
         local_index = self._indices.allocate(_IndexOwner(peer, None))
         self._begin_session(peer, keys, local_index, message.sender, initiator=False, now=now)
         response = messages.Response(local_index, message.sender, ephemeral_public, nothing)
@@ -394,7 +404,7 @@ class Device:
         peer.handshake = peer.handshake_index = None
         self._move(peer, source)
         self._begin_session(peer, keys, message.receiver, message.sender, initiator=True, now=now)
-        self._handshake_complete(peer)
+        self._handshake_complete(peer, initiator=True)
         self._tell(EventKind.RESPONSE_RECEIVED, peer, "received the response, the session is up")
         # The responder may send only after it has heard from us: without staged packets, a keepalive.
         self._send_staged_or_keepalive(peer)
@@ -438,14 +448,18 @@ class Device:
             )
         )
         self._timers.arm(peer.id, Timer.ZERO_KEY_MATERIAL, now + ZERO_KEYS_AFTER_TIME)
+        if self.probes is not None:
+            self.probes.session_install(peer, local_index, initiator)
 
-    def _handshake_complete(self, peer: Peer) -> None:
+    def _handshake_complete(self, peer: Peer, *, initiator: bool) -> None:
         self._forget_initiation(peer)  # one of ours that nobody answered, when theirs was faster
         self._timers.cancel(peer.id, Timer.RETRANSMIT_HANDSHAKE)
         peer.attempts_since = None
         peer.rekeyed_at_last_minute = False
         peer.last_handshake_ns = self._wall_clock()
         peer.counts.completed += 1
+        if self.probes is not None:
+            self.probes.handshake_end(peer, initiator)
 
     def _move(self, peer: Peer, endpoint: Endpoint) -> None:
         was = peer.endpoint
@@ -469,7 +483,7 @@ class Device:
         """Keep packets that have no session until there is one, the newest STAGED_PACKETS of them."""
         peer = self._peers.get(peer_id)
         if peer is None:
-            self.drops[DropReason.NO_ROUTE] += len(packets)
+            self._drop(DropReason.NO_ROUTE, len(packets), outgoing=True)
             return
         if peer.endpoint is None:
             self._unreachable(packets, DropReason.NO_ENDPOINT, now)
@@ -479,7 +493,7 @@ class Device:
         peer.staged.extend(packets)
         while len(peer.staged) > STAGED_PACKETS:
             peer.staged.popleft()
-            self.drops[DropReason.STAGED_OVERFLOW] += 1
+            self._drop(DropReason.STAGED_OVERFLOW, outgoing=True)
         current = peer.keypairs.current
         if current is not None and current.may_send(now):
             self._send_staged_or_keepalive(peer)  # the session came while they were on their way here
@@ -531,7 +545,7 @@ class Device:
                 self._timestamps.now(),
             )
         except BadPacket as bad:
-            self.drops[bad.reason] += 1
+            self._drop(bad.reason, outgoing=True)
             logger.debug("%r: its public key has no handshake: %s", peer, bad.reason.value)
             return
         peer.handshake_index = self._indices.allocate(_IndexOwner(peer, None))
@@ -540,6 +554,8 @@ class Device:
         )
         self._send_handshake_message(peer, initiation.encode_without_macs(), now)
         peer.counts.initiations_sent += 1
+        if self.probes is not None:
+            self.probes.handshake_begin(peer, True)
         self._tell(EventKind.INITIATION_SENT, peer, "sent an initiation")
 
     def _send_handshake_message(self, peer: Peer, without_macs: bytes, now: float) -> None:
@@ -563,7 +579,7 @@ class Device:
         """Drop packets, and tell their senders as far as the rate limit lets us."""
         errors = []
         for packet in packets:
-            self.drops[reason] += 1
+            self._drop(reason, outgoing=True)
             error = ip.unreachable(packet)
             if error is None:
                 continue
@@ -653,7 +669,7 @@ class Device:
             return
         self._retire(pushed_out)
         self._effects.append(ActivateSession(keypair.local_index))
-        self._handshake_complete(peer)
+        self._handshake_complete(peer, initiator=False)
         self._tell(EventKind.SESSION_CONFIRMED, peer, "the session is confirmed")
         if peer.staged:
             self._send_staged_or_keepalive(peer)
@@ -716,6 +732,8 @@ class Device:
             self._initiate(peer, now, retry=True)
             return
         peer.counts.gave_up += 1
+        if self.probes is not None:
+            self.probes.handshake_give_up(peer)
         text = f"no response to our initiations for {REKEY_ATTEMPT_TIME:.0f} s, giving up"
         self._tell(EventKind.HANDSHAKE_GAVE_UP, peer, text)
         self._timers.cancel(peer.id, Timer.SEND_KEEPALIVE)
@@ -748,8 +766,12 @@ class Device:
             owner = self._indices.get(keypair.local_index)
             self._indices.release(keypair.local_index)
             self._effects.append(RetireSession(keypair.local_index))
-            if self.watcher is not None and owner is not None:
-                whose = owner.peer
+            if owner is None:
+                continue
+            whose = owner.peer
+            if self.probes is not None:
+                self.probes.session_retire(whose, keypair.local_index)
+            if self.watcher is not None:
                 self.watcher(
                     Event(EventKind.SESSION_RETIRED, "a session ended", whose.public_key, whose.name)
                 )

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import TYPE_CHECKING, Protocol
 
+from pywg.errors import DropReason
 from pywg.noise.keys import PublicKey
 from pywg.wire.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from pywg.device.peer import Peer
 
 
 class EventKind(enum.Enum):
@@ -55,3 +60,28 @@ class Event:
     name: str = ""
     endpoint: Endpoint | None = None
     detail: str = ""
+
+
+class Probes(Protocol):
+    """Where tracers look in. It is told of everything, always: it is to be quick while nobody traces.
+
+    initiator: whether the handshake is one that we began.
+    """
+
+    def handshake_begin(self, peer: Peer, initiator: bool) -> None:
+        """An initiation was sent, or one was accepted and answered."""
+
+    def handshake_end(self, peer: Peer, initiator: bool) -> None:
+        """The session is up: our initiation was answered, or the first message came after our answer."""
+
+    def handshake_give_up(self, peer: Peer) -> None:
+        """No initiation was answered for as long as we try."""
+
+    def session_install(self, peer: Peer, local_index: int, initiator: bool) -> None:
+        """A session can receive, and its initiator can send."""
+
+    def session_retire(self, peer: Peer, local_index: int) -> None:
+        """A session and its keys are forgotten."""
+
+    def drop(self, reason: DropReason, count: int, outgoing: bool) -> None:
+        """So many packets (outgoing) or handshake messages went no further."""

@@ -124,7 +124,11 @@ class Peer:
             self._static_static = (private_key, shared)
         return self._static_static[1]
 
-    def __repr__(self) -> str:
+    @property
+    def short_key(self) -> str:
+        """The first and the last four letters of its public key in base64."""
         text = str(self.public_key)
-        short = f"({text[:4]}…{text[39:43]})"
-        return f"peer {self.name} {short}" if self.name else f"peer{short}"
+        return f"{text[:4]}…{text[39:43]}"
+
+    def __repr__(self) -> str:
+        return f"peer {self.name} ({self.short_key})" if self.name else f"peer({self.short_key})"
