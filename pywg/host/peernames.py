@@ -1,6 +1,6 @@
 """What people call the peers of an interface: the names that its configuration file gives in comments.
 
-The daemon knows no names. They are those that `up` kept, else those in /etc/wireguard.
+They are those that `up` kept, else those in /etc/wireguard. pywgd is told them for its logs and events.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pywg.config.parse import parse
 from pywg.errors import PywgError
 from pywg.host import state
 from pywg.noise.keys import PublicKey
+from pywg.uapi.client import Client
+from pywg.uapi.error import UapiError
 
 FILE_LIMIT = 256 * 1024
 """Bytes of the largest file that is read for its names: 2000 peers, 0.2 s."""
@@ -33,6 +35,15 @@ def peer_names(interface: str) -> dict[PublicKey, str]:
     if known is not None:
         return _by_key(known.names)
     return names_in_file(str(files.CONFIG_DIRECTORY / f"{interface}.conf"))
+
+
+def tell_names(interface: str, kept: dict[str, str]) -> None:
+    """Tell a daemon the names, by public key in base64, in place of all that it knows.
+
+    Only pywgd takes them; for others, and the kernel, nothing happens.
+    """
+    with contextlib.suppress(UapiError), Client.open(interface) as client:
+        client.set_names(_by_key(kept))
 
 
 def names_in_file(path: str) -> dict[PublicKey, str]:

@@ -29,6 +29,7 @@ from pywg.host.dns import choose_dns, recall_dns
 from pywg.host.firewall import Firewall, Installed
 from pywg.host.monitor import monitor_runs, start_monitor, stop_monitor, watched_peers
 from pywg.host.names import interface_exists, require_network_rights
+from pywg.host.peernames import tell_names
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import MAIN_TABLE, choose_mtu, routes_to_add, table_number
 from pywg.host.state import State
@@ -384,10 +385,15 @@ def _reload(argument: str, loaded: Loaded, kept: State | None, say: Say) -> None
                 work.renew_firewall(kept)
             work.remove_peers()
             work.change_monitor(argument, given, say)
+            called = state.named_peers(config)
+            before = called if kept is None else kept.names
+            tell_names(interface, called)
             if kept is not None:
                 _keep(kept, loaded, say)
-    if not count:
+    if not count and called == before:
         say(f"pywg: `{interface}' is as {loaded.location.path} says; nothing was changed")
+    elif not count:
+        say("pywg: nothing but names of peers was changed")
 
 
 @contextlib.contextmanager
@@ -632,12 +638,14 @@ class _Work:
         if servers:
             position = self.config.interface.dns_servers[0].position
             new = choose_dns(self.interface, servers, search)
+            kept.dns = new.record()
+            with contextlib.suppress(OSError):  # told when it was written first
+                state.write(kept)
             self.steps.run(
                 new.shown,
                 functools.partial(_placed, position, "DNS", new.apply),
                 Undo(new.undo_shown, new.undo),
             )
-            kept.dns = new.record()
 
     def change_monitor(self, argument: str, given: Mapping[str, Any], say: Say) -> None:
         if sys.platform != "linux":

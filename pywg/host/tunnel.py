@@ -34,6 +34,7 @@ from pywg.host.daemon import (
 )
 from pywg.host.hooks import run_hooks
 from pywg.host.names import interface_exists, interface_meant, require_network_rights
+from pywg.host.peernames import tell_names
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import (
     choose_mtu,
@@ -85,6 +86,8 @@ def bring_up(argument: str, say: Say, *, backend: str | None = None, dry: bool =
                 _keep(up)
             _run_hooks(up, "PreUp")
             _configure_device(up)
+            if kept.names and not dry:
+                tell_names(interface, kept.names)
             _add_addresses(up)
             device = _device(up)
             _set_mtu_and_up(up, device)
@@ -104,7 +107,7 @@ def take_down(argument: str, say: Say) -> None:
     interface = interface_meant(argument)
     kept = state.read(interface) if interface is not None else None
     if kept is None:
-        loaded = _load(argument, say)
+        loaded = _load(argument, say, with_keys=False)
         config = loaded.config
         kept = State.begin(loaded.location.interface, loaded.location.path, "", config)
         require_network_rights(f"pywg down {shlex.quote(argument)}")
@@ -218,7 +221,9 @@ def require_wireguard(interface: str) -> None:
                 return
     elif has_daemon(interface):
         raise PywgError(f"`{interface}' is in another network namespace; take it down there")
-    raise PywgError(f"`{interface}' is not a WireGuard interface")
+    raise PywgError(
+        f"`{interface}' is not a WireGuard interface; `pywg show interfaces` lists those that are"
+    )
 
 
 # --- The steps of `up`, in order. -------------------------------------------------------------------------
@@ -267,7 +272,10 @@ def clean_leftovers(say: Say) -> None:
 
 def _refuse_existing(interface: str) -> None:
     if interface_exists(interface):
-        raise PywgError(f"`{interface}' already exists")
+        raise PywgError(
+            f"`{interface}' already exists; `pywg down {interface}` takes it down, and `pywg reload` puts a "
+            "changed file into it"
+        )
     if (other := state.read(interface)) and other.is_owned:
         raise PywgError(f"`{interface}' is just being brought up, by process {other.owner.partition('/')[0]}")
 
@@ -332,8 +340,9 @@ def _run_hooks(up: _Up, name: str) -> None:
 
 
 def _configure_device(up: _Up) -> None:
+    stripper = "pywg" if up.config.extensions else "wg-quick"  # which passes over lines of pywg's own
     up.steps.run(
-        f"wg addconf {up.interface} <(wg-quick strip {shlex.quote(up.argument)})",
+        f"wg addconf {up.interface} <({stripper} strip {shlex.quote(up.argument)})",
         functools.partial(_configure, up.interface, up.config, up.say),
     )
 
@@ -591,8 +600,8 @@ def _start_monitor(up: _Up) -> None:
 # --- Parts of both. ---------------------------------------------------------------------------------------
 
 
-def _load(argument: str, say: Say) -> Loaded:
-    loaded = load(argument)
+def _load(argument: str, say: Say, *, with_keys: bool = True) -> Loaded:
+    loaded = load(argument, with_keys=with_keys)
     for warning in loaded.warnings:
         say(warning)
     _table_of(loaded.config)  # raises when there is no such table

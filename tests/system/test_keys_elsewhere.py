@@ -34,6 +34,7 @@ def test_up_configures_what_the_comments_refer_to(host: Host) -> None:
     )
     environment = {"CREDENTIALS_DIRECTORY": "/run/conf", "PSK": psk}
     told = host.run(PYWG, "up", "/run/conf/wg0.conf", env=environment)
+    assert "[#] wg addconf wg0 <(pywg strip /run/conf/wg0.conf)" in told.splitlines()
     assert own.private not in told
     assert psk not in told
     dump = [line.split("\t") for line in host.run("wg", "show", "wg0", "dump").splitlines()]
@@ -66,3 +67,40 @@ def test_a_key_that_is_not_there_leaves_everything_as_it_was(host: Host) -> None
     assert told == "/run/conf/wg0.conf:3:24: PrivateKeyFile: '/run/conf/own.key' does not exist\n"
     assert "wg0" not in host.run("ip", "-o", "link")
     assert host.run("ls", "/run/conf").split() == ["wg0.conf"]
+
+
+def test_down_needs_no_key_even_when_nothing_was_kept(host: Host) -> None:
+    own = Key.generate()
+    host.write("/run/conf/own.key", own.private + "\n")
+    host.write(
+        "/run/conf/wg0.conf",
+        "[Interface]\n#pywg PrivateKeyFile = $CREDENTIALS_DIRECTORY/own.key\nPostDown = touch /run/down\n",
+    )
+    host.run(PYWG, "up", "/run/conf/wg0.conf", env={"CREDENTIALS_DIRECTORY": "/run/conf"})
+    host.run("sh", "-c", "rm -r /run/pywg")
+    host.run(PYWG, "down", "/run/conf/wg0.conf")
+    assert host.path("/run/down").exists()
+    assert "wg0" not in host.run("ip", "-o", "link")
+
+
+def test_up_and_reload_tell_the_daemon_what_the_peers_are_called(host: Host) -> None:
+    own, peer = Key.generate(), Key.generate()
+
+    def write(name: str) -> None:
+        host.write(
+            "/run/conf/wg0.conf",
+            f"[Interface]\nPrivateKey = {own.private}\n[Peer]\n# Name = {name}\nPublicKey = {peer.public}\n",
+        )
+
+    def known() -> str:
+        said = host.run("ncat", "-U", "/run/wireguard/wg0.sock", input="stats=1\n\n")
+        (one,) = json.loads(said.splitlines()[0])["peers"]
+        return str(one["name"])
+
+    write("alice")
+    host.run(PYWG, "up", "/run/conf/wg0.conf")
+    assert known() == "alice"
+    write("bob")
+    assert "`wg0' is as /run/conf/wg0.conf says" not in host.run(PYWG, "reload", "/run/conf/wg0.conf")
+    assert known() == "bob"
+    host.run(PYWG, "down", "wg0")
