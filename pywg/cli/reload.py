@@ -7,6 +7,7 @@ import functools
 import click
 
 from pywg.host.reload import reload
+from pywg.host.steps import ignore_interrupts
 
 
 @click.command("reload")
@@ -18,3 +19,4 @@ def command(config: str) -> None:
     all earlier ones are undone. Hooks do not run.
     """
     reload(config, functools.partial(click.echo, err=True))
+    ignore_interrupts()

@@ -31,5 +31,7 @@ def command(config: str, backend: str | None, dry_run: bool) -> None:
         system.bring_up(config, say)
     else:
         from pywg.host import tunnel
+        from pywg.host.steps import ignore_interrupts
 
         tunnel.bring_up(config, say, backend=backend, dry=dry_run)
+        ignore_interrupts()

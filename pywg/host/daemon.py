@@ -40,12 +40,15 @@ def shown_command() -> str:
 
 
 def spawn_daemon(interface: str) -> subprocess.Popen[bytes]:
-    """Start it; the process ends when the daemon has gone into the background. Raises PywgError."""
+    """Start it; the process ends when the daemon has gone into the background. Raises PywgError.
+
+    A Ctrl-C on the terminal is for its starter alone, which knows what to undo.
+    """
     command = daemon_command()
     if shutil.which(command[0]) is None:
         raise PywgError(f"{PROGRAM_VARIABLE} names the program {command[0]}, which is not installed")
     try:
-        return subprocess.Popen([*command, interface], stdin=subprocess.DEVNULL)
+        return subprocess.Popen([*command, interface], stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         raise PywgError(f"{command[0]} cannot be started: {error.strerror}") from None
 

@@ -22,6 +22,12 @@ class Interrupted(PywgError):  # noqa: N818  named as the event it stands for
     """A signal asked the program to end."""
 
 
+def ignore_interrupts() -> None:
+    """For a program that has done its work and is about to end: an interrupt could only hide that it did."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Undo:
     """How to take a step back: the command to show, and the action. It may find nothing left to do."""

@@ -178,6 +178,20 @@ def test_an_interrupt_undoes_all(host: Host, env: dict[str, str], number: int) -
     assert_nothing_left(host)
 
 
+def test_ctrl_c_while_the_daemon_starts_is_for_up_alone(host: Host) -> None:
+    path = configure(host, "Address = 10.0.0.1/24")
+    pywgd = pathlib.Path(sys.executable).with_name("pywgd")
+    host.write("/run/daemon", f'#!/bin/sh\nkill -INT -$PPID\nexec {pywgd} "$@"\n')
+    host.run("chmod", "+x", "/run/daemon")
+    task = host.start(PYWG, "up", path, env={"WG_QUICK_USERSPACE_IMPLEMENTATION": "/run/daemon"})
+    assert task.wait(check=False).splitlines() == [
+        "[#] /run/daemon wg0",
+        "[#] ip link delete dev wg0",
+        "pywg: interrupted by SIGINT",
+    ]
+    assert_nothing_left(host)
+
+
 def test_nothing_is_changed_by_a_file_with_mistakes(host: Host) -> None:
     path = configure(host, "Address = 10.0.0.1/33\nPreUp = touch /run/hook", "AllowedIP = ::/0")
     assert status_of(host, PYWG, "up", path) == (
@@ -192,7 +206,8 @@ def test_nothing_is_changed_by_a_file_with_mistakes(host: Host) -> None:
 def test_up_of_an_interface_that_is_up_changes_nothing(host: Host, env: dict[str, str]) -> None:
     path = configure(host, "Address = 10.0.0.1/24\nPreUp = echo hook")
     host.run(PYWG, "up", path, env=env)
-    assert status_of(host, PYWG, "up", path, env=env) == (1, "pywg: `wg0' already exists")
+    status, printed = status_of(host, PYWG, "up", path, env=env)
+    assert (status, printed.partition(";")[0]) == (1, "pywg: `wg0' already exists")
     assert "10.0.0.1/24" in host.run("ip", "addr", "show", "wg0")
 
 
@@ -208,7 +223,8 @@ def test_two_ups_at_once_make_one_interface(host: Host, env: dict[str, str]) -> 
 
 def test_down_of_what_is_not_up_says_so(host: Host) -> None:
     path = configure(host, "PreDown = touch /run/hook")
-    assert status_of(host, PYWG, "down", path) == (1, "pywg: `wg0' is not a WireGuard interface")
+    status, printed = status_of(host, PYWG, "down", path)
+    assert (status, printed.partition(";")[0]) == (1, "pywg: `wg0' is not a WireGuard interface")
     assert not host.path("/run/hook").exists()
 
 
