@@ -45,12 +45,13 @@ def run_hooks(
 
 
 def _run(command: str) -> int:
-    bash = shutil.which("bash")
-    shell = [bash, "-e", "-o", "pipefail", "-O", "extglob"] if bash else [shutil.which("sh") or "/sh", "-e"]
+    environment = _environment()
+    bash, sh = (shutil.which(name, path=environment["PATH"]) for name in ("bash", "sh"))
+    shell = [bash, "-e", "-o", "pipefail", "-O", "extglob"] if bash else [sh or "/bin/sh", "-e"]
     # On Windows cmd.exe runs it, which splits the line by itself; a bash there may be another system's.
     arguments = command if sys.platform == "win32" else [*shell, "-c", command]
     try:
-        process = subprocess.Popen(arguments, shell=isinstance(arguments, str), env=_environment())
+        process = subprocess.Popen(arguments, shell=isinstance(arguments, str), env=environment)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise PywgError(f"no shell can be started for {quote(command)}: {reason}") from None

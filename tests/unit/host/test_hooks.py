@@ -79,6 +79,7 @@ def test_bytes_that_are_no_text_are_passed_on(tmp_path):
 
 
 def test_without_bash_sh_runs_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("pywg.host.hooks._SYSTEM_FOLDERS", ())
     (tmp_path / "sh").symlink_to("/bin/sh")
     monkeypatch.setenv("PATH", str(tmp_path))
     file = tmp_path / "out"
@@ -87,8 +88,13 @@ def test_without_bash_sh_runs_them(tmp_path, monkeypatch):
     assert failure("false; true").startswith("wg0.conf:3:10: PostUp: the command ended with status 1")
 
 
-def test_without_any_shell_a_sentence_says_so(tmp_path, monkeypatch):
+def test_the_shell_is_found_with_nothing_in_path(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert run("true") == ["true"]
+
+
+def test_without_any_shell_a_sentence_says_so(monkeypatch):
+    monkeypatch.setattr("pywg.host.hooks.shutil.which", lambda name, path: f"/nowhere/{name}")
     assert failure("true") == "no shell can be started for 'true': No such file or directory"
 
 
