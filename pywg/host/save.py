@@ -12,15 +12,17 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from pywg.config.files import Loaded, write_text
+from pywg.config.files import Loaded, read_text, write_text
 from pywg.config.model import (
     AllowedIP,
     Config,
+    Dialect,
     EndpointName,
     InterfaceAddress,
     Peer,
     merge_peers,
 )
+from pywg.config.parse import parse
 from pywg.config.positions import Located, Position
 from pywg.config.write import write
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
@@ -43,17 +45,24 @@ def save_running(loaded: Loaded) -> None:
     device = control.get(interface)
     with LinuxNetwork() as network:
         addresses, mtu = network.all_addresses_of(interface), network.mtu_of(interface)
-    config = as_running(loaded.config, device, addresses, mtu)
+    path = loaded.location.path
+    written = parse(read_text(path), path, Dialect.WG_QUICK)
+    config = as_running(loaded.config, device, addresses, mtu, written)
     write_text(os.path.realpath(loaded.location.path), write(config))
 
 
 def as_running(
-    config: Config, device: DeviceSnapshot, addresses: Sequence[InterfaceAddress], mtu: int
+    config: Config,
+    device: DeviceSnapshot,
+    addresses: Sequence[InterfaceAddress],
+    mtu: int,
+    written: Config | None = None,
 ) -> Config:
     """The file's model with what runs in place of what it said.
 
     addresses: those of the interface; link-local ones count only when the file has them, as the kernel makes
-    its own. mtu: in bytes; it stays out of a file that says none.
+    its own. mtu: in bytes; it stays out of a file that says none. written: the file's model before
+    DisallowedIPs were taken out, which stay while what they leave is what runs.
     """
     section = config.interface
     before = {peer.public_key.value: peer for peer in merge_peers(config.peers)}
@@ -67,7 +76,11 @@ def as_running(
         addresses=[Located(address, _NOWHERE) for address in _ordered(section.addresses, addresses)],
         mtu=section.mtu and Located(mtu, _NOWHERE),
     )
-    return Config(interface, [_peer(peer, before.get(peer.public_key)) for peer in device.peers])
+    peers = [_peer(peer, before.get(peer.public_key)) for peer in device.peers]
+    if written is not None:
+        for peer in peers:
+            _keep_disallowed(peer, before.get(peer.public_key.value), written)
+    return Config(interface, peers)
 
 
 def _ordered(
@@ -95,6 +108,15 @@ def _peer(running: PeerSnapshot, before: Peer | None) -> Peer:
     if before.endpoint is not None and _may_be_at(before.endpoint.value, running.endpoint):
         peer.endpoint = before.endpoint
     return peer
+
+
+def _keep_disallowed(peer: Peer, before: Peer | None, written: Config) -> None:
+    sections = [section for section in written.peers if section.public_key == peer.public_key]
+    if before is None or len(sections) != 1 or not sections[0].disallowed_ips:
+        return
+    given = {entry.value.network for entry in before.allowed_ips}
+    if given == {entry.value.network for entry in peer.allowed_ips}:
+        peer.allowed_ips, peer.disallowed_ips = sections[0].allowed_ips, sections[0].disallowed_ips
 
 
 def _may_be_at(name: EndpointName, running: Endpoint | None) -> bool:

@@ -7,6 +7,8 @@ import ipaddress
 import pytest
 
 from pywg.config.files import Location, load_text
+from pywg.config.model import Dialect
+from pywg.config.parse import parse
 from pywg.config.write import write
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.host.save import as_running
@@ -21,7 +23,9 @@ PSK = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
 
 def saved(text: str, device: DeviceSnapshot, *addresses: str, mtu: int = 1420) -> list[str]:
     loaded = load_text(Location("wg0.conf", "wg0"), text, with_keys=False)
-    running = as_running(loaded.config, device, [ipaddress.ip_interface(one) for one in addresses], mtu)
+    written = parse(text, "wg0.conf", Dialect.WG_QUICK)
+    interfaces = [ipaddress.ip_interface(one) for one in addresses]
+    running = as_running(loaded.config, device, interfaces, mtu, written)
     return write(running).splitlines()
 
 
@@ -138,3 +142,20 @@ def test_keys_kept_elsewhere_stay_there_while_they_are_the_same(tmp_path):
     assert f"PrivateKey = {ONE}\n" in written
     assert f"PresharedKey = {TWO}\n" in written
     assert "File" not in written
+
+
+@pytest.mark.parametrize(
+    ("running", "expected"),
+    [
+        ("0.0.0.0/1", ["AllowedIPs = 0.0.0.0/0", "#pywg DisallowedIPs = 128.0.0.0/1"]),
+        ("0.0.0.0/2", ["AllowedIPs = 0.0.0.0/2"]),
+    ],
+)
+def test_disallowed_ips_stay_while_they_leave_what_runs(running, expected):
+    text = (
+        f"[Interface]\n[Peer]\nPublicKey = {ONE}\nAllowedIPs = 0.0.0.0/0\n"
+        "#pywg DisallowedIPs = 128.0.0.0/1\nEndpoint = 192.0.2.1:1\n#pywg Endpoint = 192.0.2.2:1\n"
+    )
+    now = peer(allowed_ips=[ipaddress.ip_network(running)], endpoint=Endpoint("192.0.2.2", 1))
+    lines = saved(text, device(now))
+    assert [line for line in lines if "IPs" in line] == expected
