@@ -57,6 +57,9 @@ MISTAKE_LIMIT = 100
 HOPELESS = 10_000
 """Mistakes after which the rest is not read: what has so many is no configuration file."""
 
+ENTRY_LIMIT = 10_000
+"""Entries of one line of wg-quick's own, addresses or name servers; more are no configuration."""
+
 NAME_LIMIT = 64
 """Characters of a peer's name that are kept."""
 
@@ -356,8 +359,12 @@ class _Parser:
 
     def _many(self, name: str, word: Word, convert: Callable[[str], T]) -> Iterator[Located[T]]:
         """wg-quick's lists: commas and white space both separate, empty entries do not count."""
-        for match in _WORD.finditer(word.text):
-            located = self._one(name, Word(match[0], word.column + match.start()), convert)
+        for number, match in enumerate(_WORD.finditer(word.text)):
+            entry = Word(match[0], word.column + match.start())
+            if number >= ENTRY_LIMIT:
+                self._mistake(self._at(entry.column), f"{name}: has more than {ENTRY_LIMIT} entries")
+                return
+            located = self._one(name, entry, convert)
             if located is not None:
                 yield located
 
@@ -452,7 +459,7 @@ class _Parser:
             self._warn_of_host_bits(name, Word(text.strip(_SPACE), begin), located.value)
 
     def _warn_of_host_bits(self, name: str, word: Word, entry: AllowedIP) -> None:
-        if entry.host_bits:
+        if entry.host_bits and len(self._config.warnings) < MISTAKE_LIMIT:
             self._warn(word.column, f"{name}: {quote(word.text)} has host bits set; {entry.network} is used")
 
     # --- Values of pywg's own. ----------------------------------------------------------------------------
@@ -694,8 +701,8 @@ def interface_address(text: str) -> InterfaceAddress:
         text = f"{host}/{network.prefixlen}"
     address, length = _address_and_length(text)
     if isinstance(address, ipaddress.IPv4Address):
-        return ipaddress.IPv4Interface((address, length))
-    return ipaddress.IPv6Interface((address, length))
+        return ipaddress.IPv4Interface((int(address), length))
+    return ipaddress.IPv6Interface((int(address), length))
 
 
 def allowed_ip(text: str) -> AllowedIP:
@@ -708,9 +715,9 @@ def allowed_ip(text: str) -> AllowedIP:
     address, length = _address_and_length(text)
     network: Network
     if isinstance(address, ipaddress.IPv4Address):
-        network = ipaddress.IPv4Network((address, length), strict=False)
+        network = ipaddress.IPv4Network((int(address), length), strict=False)
     else:
-        network = ipaddress.IPv6Network((address, length), strict=False)
+        network = ipaddress.IPv6Network((int(address), length), strict=False)
     return AllowedIP(network, operation, network.network_address != address)
 
 

@@ -477,3 +477,8 @@ def test_a_key_does_not_show_in_the_model_s_repr():
     )
     assert PRIVATE not in repr(config)
     assert SHARED not in repr(config)
+
+
+def test_a_list_without_end_is_not_read_to_its_end():
+    (told,) = mistakes("[Interface]\nDNS = " + "a," * 1_000_000 + "\n")
+    assert told == "wg0.conf:2:20007: DNS: has more than 10000 entries"
