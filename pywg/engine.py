@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pywg import clock
 from pywg.bind.base import Bind
@@ -304,9 +304,9 @@ class Engine:
         """Take all allowed IPs from the peer."""
         self.device.clear_allowed_ips(peer)
 
-    def add_allowed_ip(self, peer: Peer, network: Network) -> None:
-        """Give an allowed IP to the peer."""
-        self.device.add_allowed_ips(peer, (network,))
+    def add_allowed_ips(self, peer: Peer, networks: Sequence[Network]) -> None:
+        """Give allowed IPs to the peer, taking each from whoever had it."""
+        self.device.add_allowed_ips(peer, networks)
 
     def remove_allowed_ip(self, peer: Peer, network: Network) -> None:
         """Take an allowed IP from the peer; ignored when it has it not."""

@@ -21,10 +21,10 @@ class Routes:
         """Give networks to a peer, taking each from whoever had it."""
         mine = self._networks.setdefault(peer, {})
         for network in networks:
-            owner = self._owners.get(network)
-            if owner is not None and owner != peer:
+            owner = self._owners.setdefault(network, peer)  # a network's hash is slow: as few as can be
+            if owner != peer:
                 del self._networks[owner][network]
-            self._owners[network] = peer
+                self._owners[network] = peer
             mine[network] = None
 
     def remove(self, peer: PeerId, networks: Iterable[Network]) -> list[Network]:

@@ -120,10 +120,15 @@ def parse_network(key: str, value: str) -> Network:
     """An address and a prefix length; bits behind the prefix are dropped."""
     address, _, length = value.rpartition("/")
     canonical = length.isascii() and length.isdigit() and (length == "0" or length[0] != "0")
-    if canonical and len(value) < 64 and "%" not in address:
+    if canonical and len(value) < 64:
         try:
-            return ipaddress.ip_network(value, strict=False)
-        except ValueError:
+            # Not ipaddress.ip_network(value), which takes three times as long.
+            if ":" in address:
+                packed = socket.inet_pton(socket.AF_INET6, address)
+                return ipaddress.IPv6Network((int.from_bytes(packed, "big"), int(length)), strict=False)
+            packed = socket.inet_pton(socket.AF_INET, address)
+            return ipaddress.IPv4Network((int.from_bytes(packed, "big"), int(length)), strict=False)
+        except (OSError, ValueError):
             pass
     raise UapiError(errno.EINVAL, f"{key} is '{_shorten(value)}', not an address with a prefix length")
 

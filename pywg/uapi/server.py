@@ -1,8 +1,9 @@
 """The daemon's side of the configuration protocol: a unix socket that answers `get=1` and `set=1`.
 
-Lines are applied as they arrive, each at once, as in wireguard-go: an error stops there and is answered with
-its errno, earlier lines stay. Between chunks of lines the event loop gets its turn, so that no request holds
-up traffic, and no client another. What is configured is behind `Configurable`; the text is in `format.py`.
+Lines are applied as they arrive and in their order, as in wireguard-go: an error stops there and is answered
+with its errno, earlier lines stay. Between chunks of lines the event loop gets its turn, so that no request
+holds up traffic, and no client another. What is configured is behind `Configurable`; `format.py` has the
+text.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
@@ -94,8 +95,8 @@ class Configurable(Protocol[Handle]):
     def clear_allowed_ips(self, handle: Handle) -> None:
         """Take away all its networks."""
 
-    def add_allowed_ip(self, handle: Handle, network: Network) -> None:
-        """Give the peer a network, from whoever had it."""
+    def add_allowed_ips(self, handle: Handle, networks: Sequence[Network]) -> None:
+        """Give the peer networks, from whoever had them."""
 
     def remove_allowed_ip(self, handle: Handle, network: Network) -> None:
         """Take a network from the peer; when it is not its own, nothing happens."""
@@ -365,6 +366,7 @@ class _Connection(Generic[Handle]):
             while True:
                 if applied >= CHUNK or not self._lines.waiting:
                     if applied:
+                        request.catch_up()
                         self._engine.commit()
                         applied = 0
                         await asyncio.sleep(0)
@@ -410,16 +412,26 @@ class _SetRequest(Generic[Handle]):
         self._handle: Handle | None = None  # None with a public key: its lines are read and change nothing
         self._created = False
         self._keepalive: int | None = None
+        self._networks: list[Network] = []  # read, but not given to the peer yet: one by one takes long
 
     def apply(self, line: str) -> None:
-        """Apply one line; raises UapiError."""
+        """Apply one line, or keep it for `catch_up`; raises UapiError."""
         key, value = split_line(line)
+        if key != "allowed_ip" or value.startswith("-"):
+            self.catch_up()
         if key == "public_key":
             self._begin_peer(parse_key(PublicKey, key, value))
         elif self._public_key is None:
             self._apply_to_device(key, value)
         else:
             self._apply_to_peer(key, value)
+
+    def catch_up(self) -> None:
+        """Give the peer what was kept: before any other line, and before others have their turn."""
+        if self._networks:
+            networks, self._networks = self._networks, []
+            if self._handle is not None:
+                self._engine.add_allowed_ips(self._handle, networks)
 
     def look_again(self) -> None:
         """After others had their turn: find the peer anew, as it may have been removed."""
@@ -428,6 +440,7 @@ class _SetRequest(Generic[Handle]):
 
     def finish_peer(self) -> None:
         """The peer's last line was applied. Only now may keepalives begin: the endpoint is known."""
+        self.catch_up()
         if self._handle is not None and self._keepalive is not None:
             self._engine.set_persistent_keepalive(self._handle, self._keepalive)
         self._keepalive = None
@@ -474,7 +487,7 @@ class _SetRequest(Generic[Handle]):
                 if value.startswith("-"):
                     engine.remove_allowed_ip(handle, network)
                 else:
-                    engine.add_allowed_ip(handle, network)
+                    self._networks.append(network)
             case "replace_allowed_ips":
                 parse_true(key, value)
                 if handle is not None:

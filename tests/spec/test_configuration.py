@@ -79,7 +79,7 @@ def test_an_allowed_ip_given_to_another_peer_moves_there() -> None:
     sessions = {puppet: puppet.connect(bob) for puppet in (first, second)}
     network = ipaddress.ip_network("10.5.0.0/16")
     for owner, other in ((first, second), (second, first), (first, second)):
-        bob.engine.add_allowed_ip(bob.peer(owner), network)
+        bob.engine.add_allowed_ips(bob.peer(owner), [network])
         bob.engine.commit()
         for puppet in (owner, other):
             puppet.take()

@@ -99,7 +99,7 @@ def test_the_source_is_checked_by_the_most_specific_allowed_ip() -> None:
     other = Puppet(world, "198.51.100.8", ["10.0.0.128/25", "fd00::8000/113"])
     bob.engine.clear_allowed_ips(bob.peer(puppet))
     for network in ("10.0.0.0/24", "fd00::/64"):
-        bob.engine.add_allowed_ip(bob.peer(puppet), network_of(network))
+        bob.engine.add_allowed_ips(bob.peer(puppet), [network_of(network)])
     bob.add_peer(other)
     session = puppet.connect(bob)
     for source in ("10.0.0.127", "10.0.0.128", "10.0.1.0"):
@@ -260,7 +260,7 @@ def test_a_peer_with_a_public_key_of_low_order_is_accepted_and_never_completes_a
     alice, bob = world.pair()
     peer = alice.engine.add_peer(PublicKey(key))
     alice.engine.set_endpoint(peer, bob.endpoint)
-    alice.engine.add_allowed_ip(peer, network_of("10.9.0.0/16"))
+    alice.engine.add_allowed_ips(peer, [network_of("10.9.0.0/16")])
     alice.engine.commit()
     alice.tun.deliver(udp_packet("10.0.0.1", "10.9.0.9"))
     world.run(700)

@@ -138,7 +138,7 @@ class Host:
         if endpoint:
             self.engine.set_endpoint(peer, other.endpoint if endpoint is True else endpoint)
         for network in other.addresses if allowed is None else allowed:
-            self.engine.add_allowed_ip(peer, ipaddress.ip_network(network))
+            self.engine.add_allowed_ips(peer, [ipaddress.ip_network(network)])
         if keepalive:
             self.engine.set_persistent_keepalive(peer, keepalive)
         self.engine.commit()

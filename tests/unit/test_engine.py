@@ -53,7 +53,7 @@ class Node:
         peer = self.engine.add_peer(other.public_key)
         port = other.engine.snapshot().listen_port
         self.engine.set_endpoint(peer, Endpoint("127.0.0.1", port))
-        self.engine.add_allowed_ip(peer, ipaddress.ip_network(other.inner))
+        self.engine.add_allowed_ips(peer, [ipaddress.ip_network(other.inner)])
         self.engine.commit()
 
     def send(self, other: Node, payload: bytes) -> None:
@@ -319,7 +319,7 @@ def test_a_turn_is_due_at_once_while_handshakes_wait() -> None:
 def test_a_handshake_message_that_cannot_be_sent_is_counted() -> None:
     engine, _, tun = make_engine()
     peer = engine.add_peer(PrivateKey.generate(os.urandom).public_key)
-    engine.add_allowed_ip(peer, ipaddress.ip_network("10.0.0.2"))
+    engine.add_allowed_ips(peer, [ipaddress.ip_network("10.0.0.2")])
     engine.set_endpoint(peer, Endpoint("2001:db8::1", 51820))  # and the bind has no IPv6
     engine.commit()
     tun.deliver(udp_packet("10.0.0.1", "10.0.0.2"))
@@ -356,7 +356,7 @@ def test_allowed_ips_are_given_and_taken() -> None:
     peer = engine.add_peer(PrivateKey.generate(os.urandom).public_key)
     networks = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
     for network in networks:
-        engine.add_allowed_ip(peer, network)
+        engine.add_allowed_ips(peer, [network])
     assert engine.device.allowed_ips(peer) == networks
     engine.remove_allowed_ip(peer, networks[0])
     assert engine.device.allowed_ips(peer) == networks[1:]

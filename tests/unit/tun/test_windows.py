@@ -202,7 +202,7 @@ def test_two_engines_carry_packets_between_two_adapters(monkeypatch):
             for at, engine in enumerate(engines):
                 peer = engine.add_peer(keys[1 - at].public_key)
                 engine.set_endpoint(peer, Endpoint("127.0.0.1", ports[1 - at]))
-                engine.add_allowed_ip(peer, ipaddress.ip_network(f"10.0.0.{2 - at}"))
+                engine.add_allowed_ips(peer, [ipaddress.ip_network(f"10.0.0.{2 - at}")])
                 engine.commit()
             for number in range(20):
                 for at in (0, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+from collections.abc import Sequence
 
 from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
@@ -84,11 +85,12 @@ class TableDevice:
             del self.owners[network]
         handle.networks.clear()
 
-    def add_allowed_ip(self, handle: TablePeer, network: Network) -> None:
-        if (owner := self.owners.get(network)) is not None:
-            del owner.networks[network]
-        self.owners[network] = self._known(handle)
-        handle.networks[network] = None
+    def add_allowed_ips(self, handle: TablePeer, networks: Sequence[Network]) -> None:
+        for network in networks:
+            if (owner := self.owners.get(network)) is not None:
+                del owner.networks[network]
+            self.owners[network] = self._known(handle)
+            handle.networks[network] = None
 
     def remove_allowed_ip(self, handle: TablePeer, network: Network) -> None:
         if self.owners.get(network) is self._known(handle):

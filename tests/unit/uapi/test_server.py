@@ -218,6 +218,31 @@ def test_update_only_does_not_create_a_peer(play: Callable[[Scenario], None]) ->
     play(scenario)
 
 
+def test_allowed_ips_come_and_go_in_the_order_of_the_lines_up_to_one_that_is_wrong(
+    play: Callable[[Scenario], None],
+) -> None:
+    async def scenario(session: Session) -> None:
+        answer = await session.set(
+            f"public_key={ALICE.hex}",
+            "allowed_ip=10.0.0.1/32",
+            "replace_allowed_ips=true",
+            "allowed_ip=10.0.0.2/32",
+            "allowed_ip=10.0.0.3/32",
+            "allowed_ip=-10.0.0.2/32",
+            "allowed_ip=10.0.0.4/32",
+            f"public_key={BOB.hex}",
+            "allowed_ip=10.0.0.4/32",
+            "allowed_ip=10.0.0.5/32",
+            "allowed_ip=10.0.0.6",
+            "allowed_ip=10.0.0.7/32",
+        )
+        assert answer == INVALID
+        of = {key: [str(network) for network in peer.networks] for key, peer in session.device.peers.items()}
+        assert of == {ALICE: ["10.0.0.3/32"], BOB: ["10.0.0.4/32", "10.0.0.5/32"]}
+
+    play(scenario)
+
+
 def test_remove_forgets_the_peer_and_passes_over_its_further_lines(play: Callable[[Scenario], None]) -> None:
     async def scenario(session: Session) -> None:
         await session.set(f"public_key={ALICE.hex}", f"public_key={BOB.hex}")
