@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -72,6 +71,8 @@ def describe() -> str:
         from pywg.datapath.compiled import cipher_library
 
         return f"compiled data path, {cipher_library()}"
+    from importlib.metadata import version  # takes a tenth of a daemon's start
+
     return f"portable data path ({reason}), cryptography {version('cryptography')}"
 
 
