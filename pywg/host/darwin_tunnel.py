@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pywg.config.change import device_change
 from pywg.config.files import Loaded, load
 from pywg.config.model import Config, Network
-from pywg.config.positions import ConfigError, Located, Mistake, Position
+from pywg.config.positions import ConfigError, Located, Mistake
 from pywg.errors import PywgError
 from pywg.host import control, darwin_monitor, networksetup
 from pywg.host.command import run, shown
@@ -36,7 +36,7 @@ from pywg.host.names import interface_exists, require_network_rights
 from pywg.host.networksetup import Resolver
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import choose_mtu, routes_to_add
-from pywg.host.steps import Steps, Undo
+from pywg.host.steps import Steps, Undo, placed
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
 from pywg.uapi.path import SOCKET_DIRECTORY, socket_path
@@ -85,7 +85,7 @@ def bring_up(argument: str, say: Say) -> None:
         )
         for address in section.addresses:
             command = address_command(interface, address.value)
-            steps.run(shown(command), functools.partial(_placed, address.position, "Address", command))
+            steps.run(shown(command), functools.partial(placed, address.position, "Address", run, command))
         device = control.get(interface)
         for command in (mtu_command(interface, choose_mtu(config, device, network)), up_command(interface)):
             steps.run(shown(command), functools.partial(run, command))
@@ -234,11 +234,3 @@ def _watch(tunnel: Tunnel, config: Config, steps: Steps, say: Say) -> None:
         darwin_monitor.start(tunnel)
     else:
         tunnel.forget()
-
-
-def _placed(position: Position, key: str, command: list[str]) -> None:
-    """Run it; when it fails, say which value of the file asked for it."""
-    try:
-        run(command)
-    except PywgError as error:
-        raise ConfigError([Mistake(position, f"{key}: {error}")]) from None

@@ -103,6 +103,14 @@ def start_monitor(interface: str, peers: Sequence[Watched]) -> None:
     raise PywgError(f"the endpoint monitor of {interface} did not start: {reason}")
 
 
+def start_or_warn(interface: str, peers: Sequence[Watched], say: Say) -> None:
+    """As `start_monitor`, for a tunnel that works without it as well."""
+    try:
+        start_monitor(interface, peers)
+    except PywgError as error:
+        say(f"Warning: {error}; endpoints stay as they are")
+
+
 def command_line(interface: str, *, foreground: bool = False) -> list[str]:
     """The program and its arguments; it reads from standard input what `written` gives.
 

@@ -27,13 +27,13 @@ from pywg.errors import PywgError
 from pywg.host import control, state
 from pywg.host.dns import choose_dns, recall_dns
 from pywg.host.firewall import Firewall, Installed
-from pywg.host.monitor import monitor_runs, start_monitor, stop_monitor, watched_peers
+from pywg.host.monitor import monitor_runs, start_or_warn, stop_monitor, watched_peers
 from pywg.host.names import interface_exists, require_network_rights
 from pywg.host.peernames import tell_names
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import MAIN_TABLE, choose_mtu, routes_to_add, table_number
 from pywg.host.state import State
-from pywg.host.steps import Steps, Undo
+from pywg.host.steps import Steps, Undo, placed
 from pywg.host.tunnel import add_default_routes, require_wireguard
 from pywg.noise.keys import PresharedKey, PublicKey
 from pywg.uapi.client import has_daemon
@@ -293,7 +293,9 @@ def _refuse_unknown(
 
 
 def _whole_file(config: Config) -> Position:
-    return Position(config.peers[0].public_key.position.path if config.peers else "")
+    section = config.interface
+    known = [section.private_key, *section.addresses, *(peer.public_key for peer in config.peers)]
+    return Position(next((located.position.path for located in known if located is not None), ""))
 
 
 # --- Doing it. --------------------------------------------------------------------------------------------
@@ -442,7 +444,7 @@ class _Work:
             self.steps.run(
                 self._ip(address, "address add"),
                 functools.partial(
-                    _placed, places[address], "Address", self.network.add_address, self.interface, address
+                    placed, places[address], "Address", self.network.add_address, self.interface, address
                 ),
                 Undo(
                     self._ip(address, "address delete"), functools.partial(self.link.delete_address, address)
@@ -488,7 +490,7 @@ class _Work:
             self.steps.run(
                 self._route(network, "add", table),
                 functools.partial(
-                    _placed,
+                    placed,
                     places[network],
                     "AllowedIPs",
                     self.network.add_route,
@@ -643,7 +645,7 @@ class _Work:
                 state.write(kept)
             self.steps.run(
                 new.shown,
-                functools.partial(_placed, position, "DNS", new.apply),
+                functools.partial(placed, position, "DNS", new.apply),
                 Undo(new.undo_shown, new.undo),
             )
 
@@ -653,13 +655,7 @@ class _Work:
         peers, runs = watched_peers(self.config), monitor_runs(self.interface)
         same = given.get("endpoints") == state.given_by(self.config)["endpoints"]
         if peers and not (runs and same):
-
-            def start() -> None:
-                try:
-                    start_monitor(self.interface, peers)
-                except PywgError as error:
-                    say(f"Warning: {error}; endpoints stay as they are")
-
+            start = functools.partial(start_or_warn, self.interface, peers, say)
             self.steps.run(f"pywg monitor {shlex.quote(argument)} &", start)
         elif runs and not peers:
             self.steps.run(
@@ -726,11 +722,3 @@ class _Work:
 def _replace(installed: Installed, firewall: Firewall) -> None:
     installed.remove()
     firewall.add(installed.kind)
-
-
-def _placed(position: Position, key: str, action: Callable[..., None], *arguments: object) -> None:
-    """Do it; when it fails, say which value of the file asked for it."""
-    try:
-        action(*arguments)
-    except PywgError as error:
-        raise ConfigError([Mistake(position, f"{key}: {error}")]) from None

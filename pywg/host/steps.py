@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from pywg.config.positions import ConfigError, Mistake, Position
 from pywg.errors import PywgError
 
 _SIGNALS = tuple(
@@ -20,6 +21,14 @@ _SIGNALS = tuple(
 
 class Interrupted(PywgError):  # noqa: N818  named as the event it stands for
     """A signal asked the program to end."""
+
+
+def placed(position: Position, key: str, action: Callable[..., object], *arguments: object) -> None:
+    """Do a step; when it fails, say which value of the file asked for it. Raises ConfigError."""
+    try:
+        action(*arguments)
+    except PywgError as error:
+        raise ConfigError([Mistake(position, f"{key}: {error}")]) from None
 
 
 def ignore_interrupts() -> None:

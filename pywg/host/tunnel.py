@@ -46,7 +46,7 @@ from pywg.host.routing import (
     table_number,
 )
 from pywg.host.state import State
-from pywg.host.steps import Interrupted, Steps, Undo
+from pywg.host.steps import Interrupted, Steps, Undo, placed
 from pywg.host.sysctl import set_src_valid_mark, src_valid_mark, strict_interfaces
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
@@ -367,7 +367,7 @@ def _add_addresses(up: _Up) -> None:
         add = functools.partial(up.network.add_address, up.interface, address.value)
         up.steps.run(
             f"ip -{address.value.version} address add {address.value} dev {up.interface}",
-            functools.partial(_placed, address.position, "Address", add),
+            functools.partial(placed, address.position, "Address", add),
         )
 
 
@@ -430,7 +430,7 @@ def _set_dns(up: _Up) -> None:
     _keep(up)
     up.steps.run(
         change.shown,
-        functools.partial(_placed, position, "DNS", change.apply),
+        functools.partial(placed, position, "DNS", change.apply),
         Undo(change.undo_shown, change.undo),
     )
 
@@ -477,7 +477,7 @@ def _add_route(up: _Up, network: Network, table: int | None) -> None:
     position = _allowed_networks(up.config).get(network, Position(up.kept.path))
     up.steps.run(
         f"ip -{network.version} route add {network} dev {up.interface}{in_table}",
-        functools.partial(_placed, position, "AllowedIPs", add),
+        functools.partial(placed, position, "AllowedIPs", add),
     )
 
 
@@ -581,18 +581,13 @@ def _covered(up: _Up, versions: set[int]) -> set[Network]:
 
 def _start_monitor(up: _Up) -> None:
     """The last step, where the file has endpoints that may change; without it the tunnel works as well."""
-    from pywg.host.monitor import start_monitor, stop_monitor, watched_peers
+    from pywg.host.monitor import start_or_warn, stop_monitor, watched_peers
 
     peers = watched_peers(up.config)
     if not peers or sys.platform != "linux":
         return
 
-    def start() -> None:
-        try:
-            start_monitor(up.interface, peers)
-        except PywgError as error:
-            up.say(f"Warning: {error}; endpoints stay as they are")
-
+    start = functools.partial(start_or_warn, up.interface, peers, up.say)
     stop = functools.partial(stop_monitor, up.interface)
     up.steps.run(f"pywg monitor {shlex.quote(up.argument)} &", start, Undo("", stop))
 
@@ -690,11 +685,3 @@ def _allowed_networks(config: Config) -> dict[Network, Position]:
         for entry in peer.allowed_ips
         if entry.value.operation is not Operation.REMOVE
     }
-
-
-def _placed(position: Position, key: str, action: Callable[[], None]) -> None:
-    """Do it; when it fails, say which value of the file asked for it."""
-    try:
-        action()
-    except PywgError as error:
-        raise ConfigError([Mistake(position, f"{key}: {error}")]) from None

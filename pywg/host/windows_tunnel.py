@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pywg.config.change import device_change
 from pywg.config.files import load
 from pywg.config.model import Config
-from pywg.config.positions import ConfigError, Located, Mistake, Position
+from pywg.config.positions import ConfigError, Located, Mistake
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
 from pywg.host.command import run, shown
@@ -25,7 +25,7 @@ from pywg.host.inprocess import EngineThread
 from pywg.host.names import require_network_rights
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import choose_mtu, routes_to_add
-from pywg.host.steps import Interrupted, Steps, Undo
+from pywg.host.steps import Interrupted, Steps, Undo, placed
 from pywg.host.windows import (
     HALVES,
     Way,
@@ -163,7 +163,7 @@ def _set_up(config: Config, tun: WindowsTun, engine: EngineThread, steps: Steps)
     interface, section = tun.name, config.interface
     for address in section.addresses:
         command = address_command(interface, address.value)
-        steps.run(shown(command), functools.partial(_placed, address.position, "Address", command))
+        steps.run(shown(command), functools.partial(placed, address.position, "Address", run, command))
     device = _snapshot(engine)
     with WindowsNetwork() as network:
         mtu = choose_mtu(config, device, network)
@@ -198,11 +198,3 @@ def _add_routes(interface: str, device: DeviceSnapshot, network: WindowsNetwork,
 
 def _do(command: list[str]) -> None:
     run(command)
-
-
-def _placed(position: Position, key: str, command: list[str]) -> None:
-    """Run it; when it fails, say which value of the file asked for it."""
-    try:
-        run(command)
-    except PywgError as error:
-        raise ConfigError([Mistake(position, f"{key}: {error}")]) from None
