@@ -1,4 +1,4 @@
-/* Static probes (USDT) for bpftrace, BCC and perf: the ELF notes of SystemTap's sys/sdt.h, written by ourselves so that
+/* Static probes (USDT) for bpftrace and BCC: the ELF notes of SystemTap's sys/sdt.h, written by ourselves so that
  * wheels have them wherever they are built. docs/reference/probes.md lists the probes and their arguments.
  *
  * Each probe has one site, in a function that is never inlined: a `nop` that the kernel replaces by a breakpoint, and a
