@@ -236,6 +236,8 @@ class Engine:
             logger.debug("could not send a handshake message to %s: %s", endpoint, error.strerror)
         if dropped is not None:
             self._drops[dropped] += 1
+            if self.device.probes is not None:
+                self.device.probes.drop(dropped, 1, True)
         if self._tap is not None:
             self._tap.outer(datagram, endpoint, outgoing=True, dropped=dropped)
 
