@@ -45,6 +45,7 @@ man_pages = [
     ("reference/pywg-strip", "pywg-strip", "a configuration file as wg takes it", [author], 8),
     ("reference/pywg-qr", "pywg-qr", "a configuration file as a QR code", [author], 8),
     ("reference/pywg-genkey", "pywg-genkey", "make keys", [author], 8),
+    ("reference/pywg-doctor", "pywg-doctor", "find out why a tunnel does not work", [author], 8),
     ("reference/pywg-top", "pywg-top", "watch tunnels while they run", [author], 8),
     ("reference/pywg-capture", "pywg-capture", "capture packets and datagrams", [author], 8),
     ("reference/pywg-metrics", "pywg-metrics", "serve metrics to Prometheus", [author], 8),

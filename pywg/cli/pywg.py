@@ -35,6 +35,7 @@ SECTIONS = {
         "qr": "Show a file as a QR code, for a phone.",
     },
     "Looking inside": {
+        "doctor": "Find out why a tunnel does not work.",
         "top": "Watch peers, rates and events.",
         "events": "Tell what happens, as it happens.",
         "capture": "Capture packets and datagrams for Wireshark.",
