@@ -5,7 +5,8 @@ BIN := .venv/bin
 IN_VENV := .venv/.installed
 COVERED := pywg/noise/*,pywg/wire/*,pywg/device/*,pywg/config/*
 
-PACKETS := $(addprefix tests/system/test_,interop.py bad_input.py)
+PACKETS := $(addprefix tests/system/test_,interop.py bad_input.py default_route.py reload.py \
+	capture.py metrics.py top_and_events.py)
 export FUZZ_SECONDS ?= 4
 MINUTES ?= 60
 
