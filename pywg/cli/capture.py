@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -67,6 +68,8 @@ def command(  # noqa: PLR0917  click hands them over
                 click.echo(f"pywg: capturing on {interface}", err=True)
                 captured, lost = _copy(section, blocks, file, count, seconds)
     except UapiError as error:
+        if error.errno == errno.EBUSY:
+            raise PywgError(f"{interface}: another capture of it runs; there is one at a time") from None
         raise PywgError(f"{interface}: {error}") from None
     lost_text = f", {lost} lost for want of room" if lost else ""
     click.echo(f"pywg: {captured} packets captured{lost_text}", err=True)
