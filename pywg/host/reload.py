@@ -12,6 +12,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import ipaddress
 import shlex
 import socket
 import sys
@@ -34,13 +35,16 @@ from pywg.host.resolve import resolve_all
 from pywg.host.routing import MAIN_TABLE, choose_mtu, routes_to_add, table_number
 from pywg.host.state import State
 from pywg.host.steps import Steps, Undo, placed
-from pywg.host.tunnel import add_default_routes, require_wireguard
+from pywg.host.tunnel import add_default_routes, require_wireguard, rules_left
 from pywg.noise.keys import PresharedKey, PublicKey
 from pywg.uapi.client import has_daemon
 from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
 from pywg.wire.endpoint import Endpoint
 
 Say = Callable[[str], None]
+
+UNFINISHED = "unfinished"
+"""In what is kept of a tunnel: the networks that a reload may have routed, as long as it has not ended."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +101,9 @@ def plan(
     wanted = {network for peer in peers for network in peer.allowed_ips}
     before = {network for peer in device.peers for network in peer.allowed_ips}
     old_defaults, defaults = _defaults(before, old_table), _defaults(wanted, table)
+    if UNFINISHED in given:  # their default routes are taken away before all else
+        before |= {ipaddress.ip_network(network) for network in given[UNFINISHED]}
+        old_defaults = set()
     change = _device_change(config, given, device)
     if old_defaults | defaults:
         _refuse_unknown(config, given, change, old_defaults, defaults)
@@ -364,6 +371,11 @@ def _reload(argument: str, loaded: Loaded, kept: State | None, say: Say) -> None
 
         with _state_restored(kept), Steps(counted) as steps:
             work = _Work(interface, config, changes, running, steps, network, link)
+            if kept is not None:
+                if UNFINISHED in given:
+                    work.delete_half_done(kept)
+                kept.given = _while_unfinished(config, given, device)
+                _write(kept)
             work.add_addresses()
             work.change_device()
             work.set_mtu()
@@ -406,9 +418,26 @@ def _state_restored(kept: State | None) -> Iterator[None]:
         yield
     except BaseException:
         if before is not None:
-            with contextlib.suppress(OSError):  # told when it was written first
-                state.write(before)
+            _write(before)
         raise
+
+
+def _write(kept: State) -> None:
+    with contextlib.suppress(OSError):  # told when it was written first
+        state.write(kept)
+
+
+def _while_unfinished(config: Config, given: Mapping[str, Any], device: DeviceSnapshot) -> dict[str, Any]:
+    """What the next reload compares with if this one is killed: all that may have been added by then."""
+    networks = {str(network) for peer in device.peers for network in peer.allowed_ips}
+    networks |= {str(entry.value.network) for peer in config.peers for entry in peer.allowed_ips}
+    addresses = [*given.get("addresses", ()), *(str(address.value) for address in config.interface.addresses)]
+    return {
+        **given,
+        "addresses": list(dict.fromkeys(addresses)),
+        "dns": None,
+        UNFINISHED: sorted(networks | set(given.get(UNFINISHED, ()))),
+    }
 
 
 def _keep(kept: State, loaded: Loaded, say: Say) -> None:
@@ -551,6 +580,26 @@ class _Work:
                 ),
             )
 
+    def delete_half_done(self, kept: State) -> None:
+        """Default routes, when a reload was killed that may have been at them; they are added anew."""
+        mark = kept.table
+        if mark is None:
+            return
+        for route in sorted(self.link.routes(mark), key=_version):
+            if route.prefixlen == 0:
+                delete = functools.partial(self.link.delete_route, route, mark)
+                self.steps.run(self._route(route, "delete", mark), delete)
+        for rule in rules_left(kept, self.network):
+            self.steps.run(rule.command("delete"), functools.partial(self.network.delete_rule, rule))
+        for name in kept.firewall:
+            installed = Installed.from_name(self.interface, name)
+            if commands := installed.commands:
+                self.steps.run("\n".join(commands), installed.remove)
+        if self.config.interface.fwmark is None and self.running.device.fwmark == mark:
+            off = functools.partial(control.apply, self.interface, DeviceChange(fwmark=0))
+            self.steps.run(f"wg set {self.interface} fwmark off", off)
+        kept.table, kept.rules, kept.firewall = None, [], []
+
     def delete_default_routes(self, kept: State) -> None:
         """A default route, its rules and its firewall; with the last one the mark goes, unless the file's."""
         mark = kept.table
@@ -641,8 +690,7 @@ class _Work:
             position = self.config.interface.dns_servers[0].position
             new = choose_dns(self.interface, servers, search)
             kept.dns = new.record()
-            with contextlib.suppress(OSError):  # told when it was written first
-                state.write(kept)
+            _write(kept)
             self.steps.run(
                 new.shown,
                 functools.partial(placed, position, "DNS", new.apply),

@@ -189,7 +189,7 @@ def undo_all(kept: State, say: Say) -> bool:
             undo("\n".join(commands), installed.remove)
     if kept.rules or kept.table is not None:
         with _open_network() as network:
-            for rule in _rules_of(kept, network):
+            for rule in rules_left(kept, network):
                 undo(rule.command("delete"), functools.partial(network.delete_rule, rule))
     if interface_exists(kept.interface) and (kept.index is None or kept.is_running):  # else somebody else's
         undo(f"ip link delete dev {kept.interface}", functools.partial(_delete, kept.interface))
@@ -200,7 +200,7 @@ def undo_all(kept: State, say: Say) -> bool:
     return clean
 
 
-def _rules_of(kept: State, network: LinuxNetwork) -> list[Rule]:
+def rules_left(kept: State, network: LinuxNetwork) -> list[Rule]:
     """The policy rules of the tunnel that are there, and those of others that let its datagrams pass."""
     others = [rule for other in state.read_all() if other.interface != kept.interface for rule in other.rules]
     return [
@@ -220,7 +220,10 @@ def require_wireguard(interface: str) -> None:
             if network.is_kernel_wireguard(interface):
                 return
     elif has_daemon(interface):
-        raise PywgError(f"`{interface}' is in another network namespace; take it down there")
+        raise PywgError(
+            f"`{interface}' is in another network namespace; take it down there, or end its daemon, if it is "
+            "in none"
+        )
     raise PywgError(
         f"`{interface}' is not a WireGuard interface; `pywg show interfaces` lists those that are"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 
 import pytest
 
 from tests.system.conftest import missing
-from tests.system.net import Host, Lab, add_address, eventually, tool
+from tests.system.net import TOOLS, Host, Lab, add_address, eventually, tool
 from tests.system.programs import PROGRAMS, Userspace
 from tests.system.test_up_down import PYWG, status_of
 from tests.system.tunnel import Key
@@ -291,6 +293,36 @@ def test_default_routes_come_stay_and_go(ends: Ends, env: dict[str, str]) -> Non
     left.run(PYWG, "reload", PATH, env=env)
     assert seen() == before
     left.run(PYWG, "down", PATH, env=env)
+
+
+@pytest.mark.parametrize("env", ["pywgd"], indirect=True)
+def test_a_reload_that_was_killed_is_made_up_for_by_the_next(ends: Ends, env: dict[str, str]) -> None:
+    left, _ = ends
+    left.run("ip", "route", "add", "default", "via", "192.0.2.2")
+
+    def seen() -> tuple[object, ...]:
+        rules = left.run("sh", "-c", "ip -4 rule; ip -6 rule; nft list ruleset; ip route show table all")
+        settings = [sorted(word.strip(",") for word in words) for words in state_of(left)]
+        return settings, sorted(rules.splitlines())
+
+    def killed(line: str) -> None:
+        script = str(TOOLS / "killed_up.py")
+        assert status_of(left, sys.executable, script, line, PATH, "reload")[0] == 128 + signal.SIGKILL
+
+    plain, more = seen(), ("Address = 10.77.0.1/24, 10.78.0.1/24\nMTU = 1400", "10.77.0.2/32, 0.0.0.0/0")
+    write(left, *more)
+    killed("[#] ip -4 rule add not fwmark 51820 table 51820 priority 32765")
+    left.run(PYWG, "reload", PATH)
+    assert "dev wg0" in left.run("ip", "route", "get", "198.51.100.1")
+    whole = seen()
+    write(left)
+    killed("[#] ip -4 route delete 0.0.0.0/0 dev wg0 table 51820")
+    left.run(PYWG, "reload", PATH)
+    assert seen() == plain
+    write(left, *more)
+    left.run(PYWG, "reload", PATH)
+    assert seen() == whole
+    left.run(PYWG, "down", PATH)
 
 
 @pytest.mark.parametrize("env", ["pywgd"], indirect=True)

@@ -1,4 +1,4 @@
-"""`pywg up`, killed by SIGKILL as soon as it has shown a certain line: killed_up.py LINE CONFIG."""
+"""`pywg up`, killed by SIGKILL as soon as it has shown a certain line: killed_up.py LINE CONFIG [reload]."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from pywg.host.reload import reload
 from pywg.host.tunnel import bring_up
 
 
@@ -17,7 +18,7 @@ def main() -> None:
         if line == sys.argv[1]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    bring_up(sys.argv[2], say)
+    (reload if sys.argv[3:] == ["reload"] else bring_up)(sys.argv[2], say)
 
 
 main()
