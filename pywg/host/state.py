@@ -173,7 +173,9 @@ def write(state: State) -> None:
 
 def remove(interface: str) -> None:
     """Forget it; none is no error. Raises OSError."""
-    _file_of(interface).unlink(missing_ok=True)
+    file = _file_of(interface)
+    if file.exists():  # else a folder that may not be written would be an error
+        file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

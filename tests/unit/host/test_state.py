@@ -96,3 +96,8 @@ def test_a_process_is_known_by_when_it_started_too():
     assert state.is_alive(identity)
     assert not state.is_alive(identity + "0")
     assert not state.is_alive("")
+
+
+def test_what_was_never_written_is_removed_from_any_folder(monkeypatch):
+    monkeypatch.setenv("PYWG_STATE_DIR", "/proc/self")  # where nothing can be removed
+    state.remove("wg0")
