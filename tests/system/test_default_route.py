@@ -378,7 +378,7 @@ def test_another_network_namespace_leaves_it_alone(world: World) -> None:
     before = snapshot(client)
     assert status_of(client, "unshare", "--net", PYWG, "down", path) == (
         1,
-        "pywg: `wg0' is in another network namespace; take it down there, or end its daemon, if it is in none",
+        "pywg: `wg0' is in another network namespace; take it down there, or end its daemon if it is in none",
     )
     assert snapshot(client) == before
 
