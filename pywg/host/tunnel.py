@@ -221,8 +221,8 @@ def require_wireguard(interface: str) -> None:
                 return
     elif has_daemon(interface):
         raise PywgError(
-            f"`{interface}' is in another network namespace; take it down there, or end its daemon if it is in "
-            "none"
+            f"`{interface}' is in another network namespace; take it down there, or end its daemon if it is "
+            "in none"
         )
     raise PywgError(
         f"`{interface}' is not a WireGuard interface; `pywg show interfaces` lists those that are"
