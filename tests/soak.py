@@ -181,13 +181,27 @@ class Soak:
         self.client.host.run("ping", "-c3", "-i0.2", "-w10", "-I", "wg1", "10.77.0.1", timeout=20)
         self.client.host.run(PYWG, "down", guest)
         self.done["peers"] += CHURNED
-        source = f"192.0.2.{2 + (number + 1) % 2}"
-        self.client.host.run(*f"ip route replace 192.0.2.0/24 dev eth0 src {source}".split())
-        eventually(
-            "the hub knows where the client is", lambda: source in self.hub.host.run("wg", "show", WG), 30
-        )
+        self.move(f"192.0.2.{2 + (number + 1) % 2}")
         self.done["moves"] += 1
         self.done["cycles"] += 1
+
+    def move(self, source: str) -> None:
+        """Give the client this address, until the hub answers there.
+
+        Both addresses stay, so that nothing under way is lost. So it may take more than one try: an
+        answer to the old address, which arrives behind the change, tells the client that it is still good.
+        """
+        run = self.client.host.run
+        run(*f"ip route replace 192.0.2.0/24 dev eth0 src {source}".split())
+
+        def has_moved() -> bool:
+            if source in self.hub.host.run("wg", "show", WG, "endpoints"):
+                return True
+            for change in ("add", "del"):
+                run(*f"ip route {change} 198.51.100.0/24 dev eth0".split())
+            return False
+
+        eventually("the hub knows where the client is", has_moved, 30, every=0.5)
 
     def transfer(self) -> tuple[Task, Task]:
         """Start one that takes as long as a cycle."""

@@ -29,6 +29,9 @@ from pywg.wire.endpoint import Endpoint
 HANDUP_LIMIT = 1024
 """Control messages, and packets without a session, that wait for one drain at the most."""
 
+HANDUP_SHARE = 256
+"""Of these, control messages of one source (`Endpoint.source`): a flood from one leaves room for others."""
+
 BURST = 64
 """Frames taken from the tunnel device, and reads taken from the sockets, in one step."""
 

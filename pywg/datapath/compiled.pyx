@@ -23,7 +23,7 @@ That is left out as long as there are no processors to show what it gains.
 import socket
 import threading
 
-from pywg.datapath.base import BURST as _BURST, BURST_BUCKETS as _BURST_BUCKETS, HANDUP_LIMIT as _HANDUP_LIMIT, Bursts
+from pywg.datapath.base import BURST as _BURST, BURST_BUCKETS as _BURST_BUCKETS, HANDUP_LIMIT as _HANDUP_LIMIT, HANDUP_SHARE as _HANDUP_SHARE, Bursts
 from pywg.datapath.tap import Tapped
 from pywg.device.session import Activity, Report
 from pywg.errors import DropReason, PywgError
@@ -182,6 +182,8 @@ cdef enum:
     BURST = 64  # frames in one burst, as in base.py
     BURST_BYTES = 256 * 1024
     HANDUP_LIMIT = 1024  # as in base.py
+    HANDUP_SHARE = 256
+    SOURCES = 1024  # counts of control messages: sources with the same hash share one
     NO_ROUTE_LIMIT = 16
     FRAME_BYTES = 65536 + VNET
     SLACK = 64  # after a frame: its last segment's padding
@@ -258,6 +260,7 @@ for _reason in range(DROP_COUNT):
     reason_names[_reason] = <bytes>_REASON_NAMES[_reason]
 assert BURST == _BURST
 assert HANDUP_LIMIT == _HANDUP_LIMIT
+assert HANDUP_SHARE == _HANDUP_SHARE
 
 cdef enum:
     BURST_BUCKETS = 16  # as in base.py
@@ -463,6 +466,8 @@ cdef struct Plane:
     Session *arrived
     Peer *moved
     Queue control
+    uint16_t control_of[SOURCES]
+    uint32_t hash_key
     void *mac1
     uint64_t in_drops[DROP_COUNT]
     uint64_t in_packets
@@ -1173,9 +1178,20 @@ cdef int data_in(Plane *p, const udp_received *r, uint8_t *data, size_t size, do
     return -1
 
 
+cdef inline uint32_t source_hash(const Plane *p, const udp_address *a) noexcept nogil:
+    """Where control messages from this address are counted; nobody outside knows who shares a place."""
+    cdef uint32_t h = (load32(a.host) ^ p.hash_key) * 0x9E3779B1U
+    if a.family == AF_INET6:
+        h = (h ^ (h >> 15) ^ load32(a.host + 4)) * 0x85EBCA77U
+    h ^= h >> 15
+    h *= 0x846CA68BU
+    return (h ^ (h >> 16)) & (SOURCES - 1)
+
+
 cdef int control_in(Plane *p, const udp_received *r, const uint8_t *data, size_t n) noexcept nogil:
     """One message that is no data message. Why it was dropped, or -1."""
     cdef size_t size
+    cdef uint16_t *count
     if n < 4:
         return DROP_TRUNCATED if n else DROP_EMPTY
     if data[0] < 1 or data[0] > 4:
@@ -1190,8 +1206,10 @@ cdef int control_in(Plane *p, const udp_received *r, const uint8_t *data, size_t
             return DROP_NO_PRIVATE_KEY
         if not mac1_right(p.mac1, data, size - 32, data + size - 32):
             return DROP_BAD_MAC1
-    if not queue_add(p, &p.control, 0, data, n, &r.source, &r.local):
+    count = &p.control_of[source_hash(p, &r.source)]
+    if count[0] >= HANDUP_SHARE or not queue_add(p, &p.control, 0, data, n, &r.source, &r.local):
         return DROP_QUEUE_FULL
+    count[0] += 1
     return -1
 
 
@@ -1529,6 +1547,7 @@ cdef Plane *plane_new(aead_backend backend) noexcept nogil:
     pthread_mutex_init(&p.out_lock, NULL)
     pthread_mutex_init(&p.in_lock, NULL)
     p.bucket_mask = BUCKETS - 1
+    p.hash_key = <uint32_t>(<size_t>p >> 4) ^ <uint32_t>(clock_now() * 1e9)
     p.buckets = <Session **>calloc(BUCKETS, sizeof(Session *))
     p.frame = <uint8_t *>malloc(FRAME_BYTES + SLACK)
     p.sealed = <uint8_t *>malloc(SEALED_BYTES)
@@ -2306,6 +2325,7 @@ cdef class CompiledDataPath:
             no_session = p.no_session
             no_route = p.no_route
             queue_reset(&p.control)
+            memset(p.control_of, 0, sizeof(p.control_of))
             queue_reset(&p.no_session)
             queue_reset(&p.no_route)
             for i in range(DROP_COUNT):

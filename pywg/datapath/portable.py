@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pywg.bind.base import Bind, Received
 from pywg.datapath import offload
 from pywg.datapath.allowedips import AllowedIps
-from pywg.datapath.base import BURST, HANDUP_LIMIT, Bursts
+from pywg.datapath.base import BURST, HANDUP_LIMIT, HANDUP_SHARE, Bursts
 from pywg.datapath.readiness import READ, WRITE, Readiness, open_readiness
 from pywg.datapath.replay import ReplayWindow
 from pywg.datapath.tap import Tap, Tapped, Wanted
@@ -89,6 +89,7 @@ class PortableDataPath:
         self._blocked: deque[_Blocked] = deque()
 
         self._control: list[tuple[bytes, Endpoint]] = []
+        self._control_of: Counter[bytes] = Counter()
         self._no_session: dict[PeerId, list[bytes]] = {}
         self._no_session_count = 0
         self._no_route: list[bytes] = []
@@ -424,8 +425,10 @@ class PortableDataPath:
                 raise BadPacket(DropReason.NO_PRIVATE_KEY)
             if not cookie.check_mac1(self._mac1_key, datagram):
                 raise BadPacket(DropReason.BAD_MAC1)
-        if len(self._control) >= HANDUP_LIMIT:
+        who = source.source()
+        if len(self._control) >= HANDUP_LIMIT or self._control_of[who] >= HANDUP_SHARE:
             raise BadPacket(DropReason.QUEUE_FULL)
+        self._control_of[who] += 1
         self._control.append((bytes(datagram), source))
 
     def _open_untrusted(
@@ -513,6 +516,7 @@ class PortableDataPath:
             assert live.activity is not None
             report.activity.append(live.activity)
             live.activity = None
+        self._control_of.clear()
         self._control, self._no_session, self._no_session_count = [], {}, 0
         self._no_route, self._active, self._moved, self._drops = [], [], {}, Counter()
         return report

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from pywg.device.constants import (
     HANDSHAKE_QUEUE,
+    HANDSHAKE_SHARE,
     HANDSHAKE_TOS,
     INITIATION_INTERVAL,
     KEEPALIVE_TIMEOUT,
@@ -102,6 +103,7 @@ class Device:
         self._timers = TimerQueue()
 
         self._queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._queued_of: Counter[bytes] = Counter()  # by source
         self._stranger: tuple[PublicKey, Endpoint] | None = None  # the last one, until it was told
         self._last_under_load: float | None = None
         self._handshake_limiter = RateLimiter()
@@ -253,6 +255,7 @@ class Device:
         """Stop everything and forget all sessions; the configuration stays."""
         self._is_up = False
         self._queue.clear()
+        self._queued_of.clear()
         for peer in self._peers.values():
             self._forget_sessions(peer)
             self._timers.cancel_all(peer.id)
@@ -262,10 +265,12 @@ class Device:
 
     def receive(self, datagram: bytes, source: Endpoint) -> None:
         """Queue a handshake message whose size and MAC1 the data plane has checked; raises for none."""
-        if len(self._queue) >= HANDSHAKE_QUEUE:
+        who = source.source()
+        if len(self._queue) >= HANDSHAKE_QUEUE or self._queued_of[who] >= HANDSHAKE_SHARE:
             self._drop(DropReason.QUEUE_FULL, outgoing=False)
         else:
             self._queue.append((datagram, source))
+            self._queued_of[who] += 1
 
     def has_work(self) -> bool:
         """Whether handshake messages wait for `work`."""
@@ -282,6 +287,7 @@ class Device:
         while self._queue and spent < budget:
             under_load = self._is_under_load(now)
             datagram, source = self._queue.popleft()
+            self._no_longer_queued(source)
             spent += 1.0
             try:
                 self._handle_untrusted(datagram, source, under_load, now)
@@ -300,6 +306,12 @@ class Device:
             if self.watcher is not None:
                 text = "begins a handshake with us, but is no peer"
                 self.watcher(Event(EventKind.STRANGER, text, key, endpoint=seen_at))
+
+    def _no_longer_queued(self, source: Endpoint) -> None:
+        who = source.source()
+        self._queued_of[who] -= 1
+        if not self._queued_of[who]:
+            del self._queued_of[who]
 
     def _is_under_load(self, now: float) -> bool:
         was = self.under_load(now)

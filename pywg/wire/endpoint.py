@@ -80,6 +80,11 @@ class Endpoint:
                 raise PywgError(f"'{zone}' is not the index of an interface")
         return cls(str(address), int(port), scope_id)
 
+    def source(self) -> bytes:
+        """Who floods are counted by: the address, of IPv6 its /64, as whoever has one address has those."""
+        packed = self.packed()
+        return packed[:4] if len(packed) == 6 else packed[:8]
+
     def packed(self) -> bytes:
         """The bytes that a cookie binds: the address (4 or 16) and the port (2, network order)."""
         return socket.inet_pton(self.family, self.host) + self.port.to_bytes(2, "big")

@@ -210,11 +210,32 @@ def test_no_more_than_1024_handshake_messages_wait() -> None:
     world = World()
     bob, puppet = world.host_and_puppet()
     initiation = puppet.initiation(bob)
-    for _ in range(1500):
-        bob.device.receive(initiation, puppet.endpoint)
+    for number in range(1500):
+        bob.device.receive(initiation, Endpoint(f"203.0.113.{number % 10}", 1000))
     assert bob.drops[DropReason.QUEUE_FULL] == 1500 - HANDSHAKE_QUEUE
     world.run()
     assert bob.drops[DropReason.UNDER_LOAD] > 0
+    assert not bob.device.has_work()
+
+
+@pytest.mark.parametrize(
+    "flooders", [["203.0.113.1"], [f"2001:db8:0:1::{number:x}" for number in range(1, 400)]]
+)
+def test_a_flood_from_one_source_leaves_a_quarter_of_the_queue_taken_and_room_for_others(
+    flooders: list[str],
+) -> None:
+    """A source is an IPv4 address, or a /64."""
+    world = World()
+    bob, puppet = world.host_and_puppet()
+    stranger = Puppet(world, "198.51.100.9", ["10.0.3.1"])
+    initiation = stranger.initiation(bob)
+    for number in range(5000):
+        flooder = Endpoint(flooders[number % len(flooders)], 1000 + number % 7)
+        bob.device.receive(initiation, flooder)
+    assert bob.drops[DropReason.QUEUE_FULL] == 5000 - HANDSHAKE_QUEUE // 4
+    bob.device.receive(puppet.initiation(bob), puppet.endpoint)
+    world.run()
+    assert len(puppet.take(COOKIE_REPLY)) == 1
     assert not bob.device.has_work()
 
 

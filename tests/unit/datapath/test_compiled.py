@@ -13,7 +13,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from pywg.datapath.base import HANDUP_LIMIT
+from pywg.datapath.base import HANDUP_LIMIT, HANDUP_SHARE
 from pywg.device.session import PeerId
 from pywg.errors import DropReason, PywgError
 from pywg.noise import cookie
@@ -187,13 +187,13 @@ def test_a_forged_message_moves_neither_the_window_nor_the_endpoint(rig: twins.R
     assert rig.settle(1.0).moved == {PeerId(1): "remote2"}
 
 
-def test_a_flood_of_handshake_messages_is_handed_up_so_many_at_most(rig: twins.Rig) -> None:
-    for _ in range(HANDUP_LIMIT // 16 + 2):
+def test_of_a_flood_of_handshake_messages_from_one_source_a_share_is_handed_up(rig: twins.Rig) -> None:
+    for _ in range(HANDUP_SHARE // 16 + 2):
         for _ in range(16):
             rig.arrive(0, [handshake(148)])
         rig.path.step(1.0)
     report = rig.path.drain(1.0)
-    assert len(report.control) == HANDUP_LIMIT
+    assert len(report.control) == HANDUP_SHARE
     assert report.drops == {DropReason.QUEUE_FULL: 32}
 
 

@@ -161,14 +161,18 @@ def test_packets_without_a_route_are_handed_up_16_at_most() -> None:
     assert report.drops == {DropReason.NO_ROUTE: 24}
 
 
-def test_control_messages_are_handed_up_1024_at_most() -> None:
+def test_control_messages_are_handed_up_1024_at_most_and_256_from_one_source() -> None:
     bench = Bench()
-    bench.arrive(*[b"\3" + bytes(63)] * 1500)
-    while bench.datapath.step(1.0):
-        pass
-    report = bench.datapath.drain(1.0)
-    assert len(report.control) == 1024
-    assert report.drops == {DropReason.QUEUE_FULL: 476}
+    for sources, handed_up in ((1, 256), (2, 512), (10, 1024)):
+        for number in range(1500):
+            source = Endpoint(f"192.0.2.{10 + number % sources}", 1000)
+            bench.network.transmit(b"\3" + bytes(63), source, Endpoint("192.0.2.1", 51820))
+        bench.network.advance(0.0)
+        while bench.datapath.step(1.0):
+            pass
+        report = bench.datapath.drain(1.0)
+        assert len(report.control) == handed_up
+        assert report.drops == {DropReason.QUEUE_FULL: 1500 - handed_up}
 
 
 def test_a_message_with_a_mac1_is_dropped_while_there_is_no_identity() -> None:
