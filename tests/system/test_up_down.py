@@ -352,6 +352,13 @@ def test_the_kernel_s_wireguard_is_used_where_it_is(lab: Lab) -> None:
     ]
     assert "1 received" in guest.run("ping", "-c1", "-W10", "10.77.0.1", timeout=60)
     assert "10.78.0.0/16" in guest.run("ip", "route", "show", "dev", "wg0")
+    handshake = guest.run("wg", "show", "wg0", "latest-handshakes")
+    guest.run("sed", "-i", "s/10.78.0.0/10.79.0.0/", "/run/conf/wg0.conf")
+    guest.run(PYWG, "reload", "/run/conf/wg0.conf", timeout=120)
+    routes = guest.run("ip", "route", "show", "dev", "wg0")
+    assert ("10.78.0.0/16" in routes, "10.79.0.0/16" in routes) == (False, True)
+    assert "10.79.0.0/16" in guest.run("wg", "show", "wg0", "allowed-ips")
+    assert guest.run("wg", "show", "wg0", "latest-handshakes") == handshake
     printed = guest.run(PYWG, "down", "/run/conf/wg0.conf", timeout=120)
     assert printed.splitlines() == ["[#] ip link delete dev wg0"]
     assert "does not exist" in guest.run("ip", "link", "show", "wg0", check=False)
