@@ -57,9 +57,9 @@ def command(  # noqa: PLR0917  click gives them by name
     """
     from pywg.observe.diagnosis import diagnose, subjects
 
-    looked_at = subjects(tunnel, other, ping)
+    looked_at = subjects(tunnel, other, ping, wait)
     with ThreadPoolExecutor(len(looked_at)) as threads:
-        results = list(zip(looked_at, threads.map(lambda one: diagnose(one, wait), looked_at), strict=True))
+        results = list(zip(looked_at, threads.map(diagnose, looked_at), strict=True))
     if as_json:
         value = {"version": VERSION, "tunnels": [_to_json(*result) for result in results]}
         click.echo(json.dumps(value, indent=2))
@@ -99,5 +99,20 @@ def _told(subject: Subject, findings: Sequence[Finding]) -> list[str]:
             lines += textwrap.wrap(
                 line, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False
             )
-        lines += [f"    {line}" for line in finding.do]
+        for line in finding.do:
+            lines += _wrapped(line, width)
     return lines
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A command over several lines can still be pasted; what is said of it goes on as a comment."""
+    command, mark, comment = line.partition("# ")
+    wrap = textwrap.TextWrapper(width - 6, break_long_words=False, break_on_hyphens=False)
+    parts = wrap.wrap(command)
+    lines = [f"    {'  ' if number else ''}{part}" for number, part in enumerate(parts)]
+    lines = [f"{part} \\" for part in lines[:-1]] + lines[-1:]
+    if not mark:
+        return lines
+    if lines and len(lines[-1]) + len(comment) + 4 <= width:
+        return [*lines[:-1], f"{lines[-1]}  # {comment}"]
+    return [f"    # {part}" for part in wrap.wrap(comment)] + lines

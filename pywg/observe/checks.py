@@ -64,6 +64,8 @@ class Subject:
 
     mistakes: lines about the file, when it could not be used; `config` is None then, as when there is none.
     given_file: whether the file was asked for, instead of the interface. other: the file of the other end.
+    names: what people call the peers, by public key in base64. ping: addresses of peers that may be asked.
+    patience: seconds that answers are waited for.
     """
 
     interface: str
@@ -78,6 +80,7 @@ class Subject:
     other_path: str = ""
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     ping: tuple[str, ...] = ()
+    patience: float = 6.0
     watched: Watched = dataclasses.field(default_factory=Watched)
 
     def name(self, key: str) -> str | None:

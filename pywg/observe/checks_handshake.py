@@ -257,8 +257,12 @@ def silence(subject: Subject) -> Iterator[Finding]:
             "other's public key: then WireGuard is silent.",
             "pywg doctor  # on the other host, while this one tries",
             f"pywg doctor {subject.interface} --other FILE  # with a copy of the other's file",
-            *([f"# the other must have this host as: PublicKey = {ours.public_key.base64}"] if ours else []),
-            f"# and itself have the public key: {key}",
+            *(
+                ["# there, in the [Peer] section for this host:", f"PublicKey = {ours.public_key.base64}"]
+                if ours
+                else []
+            ),
+            f"pywg show all public-key  # there; it is to be {key}",
             key=key,
             lasted=after["waiting_since"],
         )

@@ -24,6 +24,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pywg.config.model import EndpointName
 from pywg.config.positions import value_of
 from pywg.errors import PywgError
+from pywg.host import control
 from pywg.host.resolve import addresses_of
 from pywg.host.running import RunningInterface
 from pywg.host.state import index_of
@@ -111,6 +112,21 @@ def interface_is_usable(subject: Subject) -> Iterator[Finding]:
             f"{subject.interface} has no address, so nothing can be sent from it.",
             f"ip address add {wanted[0] if wanted else 'ADDRESS/LENGTH'} dev {subject.interface}",
         )
+
+
+def one_key_for_two_interfaces(subject: Subject) -> Iterator[Finding]:
+    """Two interfaces of this host with one key look like one host in two places."""
+    if subject.device is None or subject.device.private_key is None:
+        return
+    for other in control.list_interfaces():
+        with contextlib.suppress(PywgError):
+            if other != subject.interface and control.get(other).private_key == subject.device.private_key:
+                yield subject.finding(
+                    "same-key",
+                    f"{subject.interface} and {other} have the same private key: "
+                    "peers of both see one host move.",
+                    "pywg genkey  # a key of its own for each",
+                )
 
 
 def names_of_endpoints(subject: Subject) -> Iterator[Finding]:
@@ -216,7 +232,7 @@ def probes(subject: Subject) -> Iterator[Finding]:
                 yield _refused(subject, key, endpoint, error)
                 continue
             waiting.append((key, endpoint, probe))
-        until = time.monotonic() + PROBE_SECONDS
+        until = time.monotonic() + min(PROBE_SECONDS, subject.patience)
         while waiting and (left := until - time.monotonic()) > 0:
             failed, _, _ = _wait([probe for _, _, probe in waiting], left)
             for entry in [entry for entry in waiting if entry[2] in failed]:
@@ -324,6 +340,7 @@ def forwarding(subject: Subject) -> Iterator[Finding]:
 CHECKS = (
     interface_is_there,
     interface_is_usable,
+    one_key_for_two_interfaces,
     names_of_endpoints,
     ways_to_endpoints,
     probes,

@@ -21,10 +21,13 @@ from pywg.observe.findings import Finding, settle
 from pywg.observe.watching import SECONDS, watch
 
 
-def subjects(argument: str | None, other: str | None = None, ping: Sequence[str] = ()) -> list[Subject]:
+def subjects(
+    argument: str | None, other: str | None = None, ping: Sequence[str] = (), patience: float = SECONDS
+) -> list[Subject]:
     """What to look at: an interface with its file, a file with its interface, or all that run or were to run.
 
-    other: the path of the other end's file. ping: addresses in the tunnel. Raises PywgError when the argument
+    other: the path of the other end's file. ping: addresses in the tunnel. patience: seconds that
+    handshakes are waited for. Raises PywgError when the argument
     means nothing, or there is nothing.
     """
     for text in ping:
@@ -42,15 +45,17 @@ def subjects(argument: str | None, other: str | None = None, ping: Sequence[str]
     if other is not None and len(names) > 1:
         raise PywgError(f"--other is about one tunnel; name it: {', '.join(names)}")
     found = [_subject(name, running, ping) for name in names]
+    for subject in found:
+        subject.patience = patience
     if other is not None:
         found[0].other, found[0].other_path = _load(other, found[0].interface), other
     return found
 
 
-def diagnose(subject: Subject, seconds: float = SECONDS) -> list[Finding]:
-    """All findings, the worst and likeliest first. seconds: how long handshakes are waited for."""
+def diagnose(subject: Subject) -> list[Finding]:
+    """All findings, the worst and likeliest first."""
     with ThreadPoolExecutor(2) as threads:
-        watching = threads.submit(checks.run, [_watch_for(seconds)], subject)
+        watching = threads.submit(checks.run, [handshakes_under_watch], subject)
         found = checks.run([*checks_files.CHECKS, *checks_host.CHECKS], subject)
         found += watching.result()
     found += checks.run(checks_handshake.CHECKS, subject)
@@ -59,12 +64,10 @@ def diagnose(subject: Subject, seconds: float = SECONDS) -> list[Finding]:
     return settle(found)
 
 
-def _watch_for(seconds: float) -> checks.Check:
-    def handshakes(subject: Subject) -> list[Finding]:
-        watch(subject, seconds)
-        return []
-
-    return handshakes
+def handshakes_under_watch(subject: Subject) -> list[Finding]:
+    """No check: what others look at is gathered."""
+    watch(subject, subject.patience)
+    return []
 
 
 def _subject(argument: str, running: Sequence[str], ping: Sequence[str]) -> Subject:

@@ -148,7 +148,7 @@ _REGISTRY = (
             *("peer-has-another-key", "other-key-for-us", "session-unconfirmed", "nat-mapping-lost"),
             *("clock-behind", "name-moved"),
         ),
-        lasts=2.0,
+        lasts=1.0,
     ),
     Kind("address-not-allowed", Severity.ERROR, "allowed IPs of one end miss an address of the other"),
     Kind("same-address", Severity.ERROR, "both ends have the same address in the tunnel"),

@@ -25,6 +25,8 @@ from pywg.device.snapshot import PeerSnapshot
 from pywg.errors import PywgError
 from pywg.host import control
 from pywg.host.peernames import peer_names
+from pywg.observe.checks_handshake import from_statistics
+from pywg.observe.findings import settle
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
 
@@ -156,6 +158,10 @@ class _Families:
         self.staged = gauge("pywg_staged_packets", "Packets that wait for a session", _OURS)
         self.cookie = gauge("pywg_has_cookie", "Whether the peer asked for a cookie and gave us one", _OURS)
 
+        self.findings = gauge(
+            "pywg_finding", "1 for what `pywg doctor` finds in counts alone", [*_OURS, "code", "severity"]
+        )
+
     def all(self) -> list[Metric]:
         """Those with anything in them."""
         return [family for family in vars(self).values() if family.samples]
@@ -188,6 +194,10 @@ class _Families:
             self.burst_seconds.add_metric(labels, by_seconds, bursts["seconds"])
         for peer in said["peers"]:
             self._add_counts([interface, peer["public_key"], names.get(peer["public_key"], "")], peer)
+
+        for finding in settle(from_statistics(said)):
+            labels = [interface, finding.peer or "", names.get(finding.peer or "", "")]
+            self.findings.add_metric([*labels, finding.code, finding.weight.value], 1)
 
     def _add_counts(self, labels: list[str], peer: dict[str, Any]) -> None:
         self.packets.add_metric([*labels, "received"], peer["rx_packets"])

@@ -142,6 +142,9 @@ def kernel_counters() -> dict[str, int]:
 
 def _is_decided(subject: Subject) -> bool:
     device = subject.watched.device
+    said = subject.watched.after
+    if said is not None and not said["is_up"]:
+        return True
     return device is not None and all(
         has_session(subject, key) or refused(subject, key, "bad-tag")
         for key in (str(peer.public_key) for peer in device.peers)

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
+import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.system.net import Host, Lab, eventually
+from pywg.noise import handshake, primitives, tai64n
+from pywg.noise.cookie import CookieJar
+from pywg.noise.keys import PrivateKey, PublicKey
+from pywg.wire import messages
+from tests.system.cases import ping
+from tests.system.conftest import installed
+from tests.system.net import Host, Lab, add_address, eventually, make_router
 from tests.system.programs import PROGRAMS
-from tests.system.tunnel import PORT, WG, Key, Station, Tunnel, generate_psk, hostport, make_tunnel
+from tests.system.tunnel import (
+    PORT,
+    WG,
+    Key,
+    Station,
+    Tunnel,
+    generate_psk,
+    hostport,
+    make_station,
+    make_tunnel,
+    start_station,
+)
 
 PYWG = str(pathlib.Path(sys.executable).with_name("pywg"))
 FOUND = 3
@@ -50,7 +70,7 @@ def findings(
     """What the doctor finds, by code."""
     machine = station.machine if isinstance(station, Station) else station
     said = machine.run(
-        "sh", "-c", 'pywg=$1; shift; "$pywg" doctor --wait 3 --json "$@"; echo $?', "-", PYWG, *arguments
+        "sh", "-c", 'pywg=$1; shift; "$pywg" doctor --wait 1.5 --json "$@"; echo $?', "-", PYWG, *arguments
     )
     text, _, ended = said.strip().rpartition("\n")
     assert int(ended) in (0, FOUND), said
@@ -111,7 +131,7 @@ def test_nobody_listens_at_the_endpoint(tunnel: Tunnel) -> None:
 
 def test_no_host_at_the_endpoint(tunnel: Tunnel) -> None:
     tunnel.left.configure(tunnel.right, endpoint=hostport("192.0.2.77"))
-    assert only(findings(tunnel.left, WG, status=FOUND)) == ["unreachable"]
+    assert only(findings(tunnel.left, WG, "--wait", "4", status=FOUND)) == ["unreachable"]
 
 
 def test_no_route_to_the_endpoint(tunnel: Tunnel) -> None:
@@ -141,14 +161,14 @@ def test_a_firewall_before_the_responder_drops(tunnel: Tunnel) -> None:
 
 
 def while_left_calls(tunnel: Tunnel) -> dict[str, dict[str, object]]:
-    """What the doctor finds at the right while the left begins handshakes, every second one."""
-    task = tunnel.right.machine.start(PYWG, "doctor", "--wait", "4", "--json", WG)
+    """What the doctor finds at the right while the left begins one handshake after the other."""
+    task = tunnel.right.machine.start(PYWG, "doctor", "--wait", "1.5", "--json", WG)
 
     def ended() -> bool:
         tunnel.left.setconf(tunnel.left.settings)
         return task.poll() is not None
 
-    eventually("the doctor is done", ended, timeout=60, every=1)
+    eventually("the doctor is done", ended, timeout=60, every=0.3)
     found = json.loads(task.output())["tunnels"][0]["findings"]
     return {finding["code"]: finding for finding in found}
 
@@ -172,4 +192,183 @@ def test_the_interface_is_down(tunnel: Tunnel) -> None:
     assert only(findings(tunnel.left, WG, status=FOUND)) == ["interface-down"]
     tunnel.left.machine.run("ip", "link", "set", WG, "up")
     tunnel.left.machine.run("ip", "route", "del", "10.77.0.0/24")
-    assert only(findings(tunnel.left, WG)) == ["not-routed"]
+    try:
+        assert only(findings(tunnel.left, WG)) == ["not-routed"]
+    finally:
+        tunnel.left.machine.run("ip", "route", "add", "10.77.0.0/24", "dev", WG)
+        add_address(tunnel.left.machine, WG, f"{tunnel.left.inner[1]}/64")
+
+
+def test_a_source_address_that_is_not_allowed(tunnel: Tunnel) -> None:
+    tunnel.configure(initiator=tunnel.left)
+    settings = tunnel.right.settings.replace(tunnel.left.inner[0], "10.77.0.9")
+    tunnel.right.setconf(settings)
+    task = tunnel.left.machine.start("ping", "-i", "0.2", tunnel.right.inner[0])
+    try:
+        assert "source-not-allowed" in findings(tunnel.right, WG, status=FOUND)
+        assert only(findings(tunnel.left, WG)) == ["data-unanswered"]
+    finally:
+        task.stop()
+
+
+def test_packets_for_others_without_forwarding(tunnel: Tunnel) -> None:
+    tunnel.configure(initiator=tunnel.left)
+    tunnel.left.setconf(tunnel.left.settings.replace("AllowedIPs = ", "AllowedIPs = 10.77.9.0/24, "))
+    tunnel.left.machine.run("ip", "route", "add", "10.77.9.0/24", "dev", WG)
+    task = tunnel.left.machine.start("ping", "-i", "0.2", "10.77.9.9")
+    try:
+        assert only(findings(tunnel.right, WG, status=FOUND)) == ["forwarding-off"]
+    finally:
+        task.stop()
+
+
+def test_a_strict_check_of_source_addresses(tunnel: Tunnel) -> None:
+    tunnel.configure(initiator=tunnel.left)
+    right = tunnel.right.machine
+    right.run("sysctl", "-qw", f"net.ipv4.conf.{WG}.rp_filter=1")
+    right.run("ip", "route", "add", f"{tunnel.left.inner[0]}/32", "dev", tunnel.right.uplink)
+    task = tunnel.left.machine.start("ping", "-i", "0.2", tunnel.right.inner[0])
+    try:
+        assert {"reverse-path-filter", "not-routed"} <= set(findings(tunnel.right, WG, status=FOUND))
+    finally:
+        task.stop()
+        right.run("ip", "route", "del", f"{tunnel.left.inner[0]}/32", "dev", tunnel.right.uplink)
+        right.run("sysctl", "-qw", f"net.ipv4.conf.{WG}.rp_filter=0")
+
+
+def test_a_clock_that_went_back(tunnel: Tunnel) -> None:
+    tunnel.right.configure(tunnel.left)
+    initiate(tunnel, 1_900_000_000)
+    task = tunnel.right.machine.start(PYWG, "doctor", "--wait", "1.5", "--json", WG)
+
+    def ended() -> bool:
+        initiate(tunnel, 1_800_000_000)
+        return task.poll() is not None
+
+    eventually("the doctor is done", ended, timeout=60, every=0.5)
+    found = json.loads(task.output())["tunnels"][0]["findings"]
+    assert "clock-went-back" in [finding["code"] for finding in found]
+
+
+def initiate(tunnel: Tunnel, seconds: int) -> None:
+    """Send the left's initiation, made at this time of the wall clock, from a socket beside its daemon's."""
+    ours, theirs = (
+        PrivateKey.from_base64(tunnel.left.key.private),
+        PublicKey.from_base64(tunnel.right.key.public),
+    )
+    begun = handshake.create_initiation(
+        ours,
+        theirs,
+        primitives.dh(bytes(ours), bytes(theirs)),
+        PrivateKey.generate(os.urandom),
+        tai64n.encode(seconds * 10**9),
+    )
+    message = messages.Initiation(7, begun.ephemeral, begun.static, begun.timestamp).encode_without_macs()
+    datagram = CookieJar(theirs).stamp(message, 0.0).hex()
+    send = "import socket, sys; socket.socket(2, 2).sendto(bytes.fromhex(sys.argv[1]), (sys.argv[2], 51820))"
+    tunnel.left.machine.run(sys.executable, "-ISc", send, datagram, tunnel.right.outer[0])
+
+
+def test_one_key_at_two_places(tunnel: Tunnel) -> None:
+    tunnel.configure(initiator=tunnel.left, keepalive=1)
+    left = tunnel.left.machine
+    other = tunnel.left.program.bring_up(left, "wg1")
+    try:
+        settings = tunnel.left.settings.replace(f"ListenPort = {PORT}", "ListenPort = 4444")
+        left.write("/run/wg1.conf", settings)
+        left.run("wg", "setconf", "wg1", "/run/wg1.conf")
+        left.run("ip", "link", "set", "wg1", "up")
+        assert "same-key" in findings(tunnel.left, WG, status=FOUND)
+        task = tunnel.right.machine.start(PYWG, "doctor", "--wait", "1.5", "--json", WG)
+
+        def ended() -> bool:
+            for interface in (WG, "wg1"):
+                key = tunnel.right.key.public
+                left.run("wg", "set", interface, "peer", key, "persistent-keepalive", "0")
+                left.run("wg", "set", interface, "peer", key, "persistent-keepalive", "1")
+            return task.poll() is not None
+
+        eventually("the doctor is done", ended, timeout=60, every=0.1)
+        assert "endpoint-flaps" in task.output()
+    finally:
+        tunnel.left.program.take_down(left, "wg1", other)
+
+
+def test_a_way_through_nat_that_was_forgotten(lab: Lab) -> None:
+    ours = PROGRAMS["pywgd"]
+    client, router, hub = (
+        make_station(lab, ours, "client", 1),
+        lab.host("router"),
+        make_station(lab, ours, "hub", 2),
+    )
+    lab.join(client.machine, router, ["10.1.0.2/24"], ["10.1.0.1/24"])
+    link = lab.join(router, hub.machine, ["192.0.2.1/24"], ["192.0.2.2/24"])
+    make_router(router, nat_out=link.left_interface, entries_last=1)
+    client.machine.run("ip", "route", "add", "default", "via", "10.1.0.1")
+    for station in (client, hub):
+        start_station(lab, station)
+    hub.configure(client)
+    client.configure(hub, endpoint=hostport("192.0.2.2"))
+    ping(client, hub)
+    hub.machine.write(f"/run/{WG}.conf", hub.settings)
+    eventually(
+        "the router has forgotten",
+        lambda: "udp" not in router.run("cat", "/proc/net/nf_conntrack", check=False),
+        timeout=20,
+        every=0.5,
+    )
+    assert only(findings(hub, f"/run/{WG}.conf")) == ["nat-mapping-lost"]
+
+
+def test_from_a_file_with_a_name_to_a_daemon_that_was_killed(tunnel: Tunnel) -> None:
+    left, file = tunnel.left.machine.host, "/run/wg7.conf"
+    hosts = left.path("/run/hosts")
+    hosts.write_text("127.0.0.1 localhost\n")
+    left.run("mount", "--bind", "/run/hosts", "/etc/hosts")
+    text = f"[Interface]\nPrivateKey = {tunnel.left.key.private}\nAddress = 10.77.7.1/24\n"
+    text += "ListenPort = 4447\n[Peer]\n"
+    peer = f"# Name = bob\nPublicKey = {Key.generate().public}\nEndpoint = bob.test:51820\n"
+    left.write(file, text + peer + "AllowedIps = 10.77.7.2/33\n")
+    found = findings(left, file, status=FOUND)
+    assert only(found) == ["config-mistakes"]
+    assert f"{file}:9:14: " in str(found["config-mistakes"]["seen"])
+    left.write(file, text + peer + "AllowedIPs = 10.77.7.2/32\n")
+    found = findings(left, file, status=FOUND)
+    assert only(found) == ["name-not-resolved"]
+    assert found["not-up"]["severity"] == "note"
+    hosts.write_text("192.0.2.2 bob.test\n")
+    left.run(PYWG, "up", file)
+    hosts.write_text("192.0.2.3 bob.test\n")
+    left.write(file, text + peer + "AllowedIPs = 10.77.7.3/32\n")
+    left.run("ip", "address", "flush", "dev", "wg7")
+    assert {"name-moved", "file-differs", "no-address"} <= set(findings(left, "wg7", status=FOUND))
+    os.kill(daemon_of(left, "wg7"), signal.SIGKILL)
+    eventually("the interface is gone", lambda: "wg7" not in left.run("ip", "link"))
+    assert only(findings(left, "wg7", status=FOUND)) == ["daemon-gone"]
+    left.run(PYWG, "down", "wg7")
+    assert "wg7" in left.run(PYWG, "doctor", "wg7", check=False)
+
+
+def daemon_of(host: Host, interface: str) -> int:
+    """The process number of the daemon that `pywg up` started on a host."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            here = (process / "ns/net").readlink() == pathlib.Path(f"/proc/{host.pid}/ns/net").readlink()
+            if here and interface.encode() in words and any(b"pywgd" in word for word in words):
+                return int(process.name)
+    raise AssertionError(f"{interface} has no daemon")
+
+
+def test_of_other_daemons_less_is_told(tunnel: Tunnel) -> None:
+    program = installed("wireguard-go")
+    left = tunnel.left.machine
+    task = program.bring_up(left, "wg2")
+    try:
+        left.run("ip", "link", "set", "wg2", "up")
+        left.write("/run/key", tunnel.left.key.private)
+        peer = f"peer {Key.generate().public} endpoint 192.0.2.2:4 allowed-ips 10.77.2.2/32"
+        left.run("wg", "set", "wg2", "private-key", "/run/key", *peer.split())
+        assert {"not-pywgd", "unreachable"} <= set(findings(tunnel.left, "wg2", status=FOUND))
+    finally:
+        program.take_down(left, "wg2", task)
