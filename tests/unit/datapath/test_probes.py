@@ -84,13 +84,9 @@ def test_each_argument_is_described() -> None:
     assert set(re.findall(r"^\| `(\w+)` \| [^`]", text, re.M)) == used
 
 
-def test_nobody_is_attached_to_begin_with() -> None:
-    assert [attached(os.getpid(), MODULE, probe) for probe in probes_of(MODULE)] == [0] * len(
-        probes_of(MODULE)
-    )
-
-
 def test_while_nobody_is_attached_nothing_is_made_ready() -> None:
+    if any(attached(os.getpid(), MODULE, probe) for probe in probes_of(MODULE)):
+        pytest.skip("somebody traces all processes that have the module")
     peer = Watched()
     tell_everything(peer)
     assert peer.asked == 0
