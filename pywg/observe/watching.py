@@ -74,7 +74,8 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
         threading.Thread(target=_read_events, args=(subject,), daemon=True).start()
     with _wire(subject.interface, device.listen_port) as wire:
         call_peers(subject, device)
-        while (spent := time.monotonic() - began) < seconds:
+        called = time.monotonic()
+        while (spent := time.monotonic() - called) < seconds:
             time.sleep(_EVERY)
             watched.after = statistics(subject.interface)
             watched.device = control.get(subject.interface)
