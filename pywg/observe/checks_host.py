@@ -36,6 +36,8 @@ from pywg.wire.endpoint import Endpoint
 PROBE_SECONDS = 3.3
 """Within which the system gives up finding a neighbour's hardware address."""
 
+_EVERY = 0.1
+
 ENDPOINTS_AT_MOST = 50
 NETWORKS_AT_MOST = 200
 
@@ -234,7 +236,8 @@ def probes(subject: Subject) -> Iterator[Finding]:
             waiting.append((key, endpoint, probe))
         until = time.monotonic() + min(PROBE_SECONDS, subject.patience)
         while waiting and (left := until - time.monotonic()) > 0:
-            failed, _, _ = _wait([probe for _, _, probe in waiting], left)
+            failed = _wait([probe for _, _, probe in waiting], min(left, _EVERY))
+            waiting = [entry for entry in waiting if entry[2] in failed or not has_session(subject, entry[0])]
             for entry in [entry for entry in waiting if entry[2] in failed]:
                 waiting.remove(entry)
                 key, endpoint, probe = entry
@@ -386,12 +389,12 @@ def _refused(subject: Subject, key: str, endpoint: Endpoint, error: OSError) -> 
     )
 
 
-def _wait(sockets: list[socket.socket], seconds: float) -> tuple[list[socket.socket], None, None]:
+def _wait(sockets: list[socket.socket], seconds: float) -> list[socket.socket]:
     poller = select.poll()
     by_number = {probe.fileno(): probe for probe in sockets}
     for number in by_number:
         poller.register(number, select.POLLERR)
-    return [by_number[number] for number, _ in poller.poll(seconds * 1000)], None, None
+    return [by_number[number] for number, _ in poller.poll(seconds * 1000)]
 
 
 def _read_error(probe: socket.socket, endpoint: Endpoint) -> tuple[str, str] | None:

@@ -77,15 +77,18 @@ def _subject(argument: str, running: Sequence[str], ping: Sequence[str]) -> Subj
     if is_name and (argument in running or known is not None):
         interface = argument
         default = str(files.CONFIG_DIRECTORY / f"{argument}.conf")
-        path = known.path if known is not None else default if Path(default).exists() else None
+        path = known.path if known is not None else default if _exists(default) else None
         subject = Subject(interface, path, state=known, ping=tuple(ping))
     else:
-        location = files.locate(argument)
+        try:
+            location = files.locate(argument)
+        except OSError as error:
+            raise PywgError(f"{argument}: {error.strerror}; try again as root") from None
         known = state.read(location.interface)
         subject = Subject(
             location.interface, location.path, given_file=not is_name, state=known, ping=tuple(ping)
         )
-    if subject.path is not None and Path(subject.path).exists():
+    if subject.path is not None and _exists(subject.path):
         try:
             subject.config = files.load(_as_path(subject.path)).config
         except ConfigError as error:
@@ -98,6 +101,14 @@ def _subject(argument: str, running: Sequence[str], ping: Sequence[str]) -> Subj
     subject.names = dict(subject.state.names) if subject.state is not None else {}
     subject.names.update(state.named_peers(subject.config) if subject.config is not None else {})
     return subject
+
+
+def _exists(path: str) -> bool:
+    """False too for what may not be looked at."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def _as_path(path: str) -> str:

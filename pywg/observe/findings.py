@@ -98,7 +98,7 @@ _REGISTRY = (
     Kind("same-key", Severity.ERROR, "two hosts or interfaces have the same private key"),
     Kind("other-does-not-know-us", Severity.ERROR, "the other file has no peer with our public key"),
     Kind("other-is-unknown", Severity.ERROR, "our file has no peer with the other's public key"),
-    Kind("preshared-key-differs", Severity.ERROR, "the two ends have different preshared keys", _OFF),
+    Kind("preshared-key-differs", Severity.ERROR, "the two ends have different preshared keys"),
     Kind("port-differs", Severity.ERROR, "an endpoint's port is not the one that is listened on"),
     Kind("name-not-resolved", Severity.ERROR, "the endpoint's name has no address"),
     Kind("no-route", Severity.ERROR, "there is no route to the endpoint"),
@@ -199,10 +199,12 @@ def settle(found: Iterable[Finding]) -> list[Finding]:
     """What is told of what was found: causes without their consequences, the worst and likeliest first.
 
     A finding hides its consequences of the same peer; one of the interface hides those of every peer.
+    Notes hide nothing.
     """
     lasting = [f for f in dict.fromkeys(found) if f.lasted is None or f.lasted >= f.kind.lasts]
-    interface_wide = {f.code for f in lasting if f.peer is None}
-    of_peer = {(f.code, f.peer) for f in lasting}
+    hiding = [f for f in lasting if f.weight is not Severity.NOTE]
+    interface_wide = {f.code for f in hiding if f.peer is None}
+    of_peer = {(f.code, f.peer) for f in hiding}
 
     def is_hidden(finding: Finding) -> bool:
         return any(

@@ -67,12 +67,15 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
         return
     began = time.monotonic()
     counters = kernel_counters()
-    watched.before = watched.after = statistics(subject.interface)
     watched.device = device
-    if watched.before is not None:
-        watched.before["peers"] = list(watched.before["peers"])
-        threading.Thread(target=_read_events, args=(subject,), daemon=True).start()
+    # What leaves is recorded longer than the daemon's counts are compared, what arrives shorter: so neither
+    # seems lost that was just on its way.
     with _wire(subject.interface, device.listen_port) as wire:
+        watched.before = watched.after = statistics(subject.interface)
+        if watched.before is not None:
+            threading.Thread(target=_read_events, args=(subject,), daemon=True).start()
+        if wire is not None:
+            wire.takes_arrivals = True
         call_peers(subject, device)
         called = time.monotonic()
         while (spent := time.monotonic() - called) < seconds:
@@ -81,6 +84,11 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
             watched.device = control.get(subject.interface)
             if spent > SHORTEST and _is_decided(subject):
                 break
+        if wire is not None:
+            wire.takes_arrivals = False
+        time.sleep(_EVERY)
+        watched.after = statistics(subject.interface)
+        time.sleep(_EVERY)
     if wire is not None:
         watched.left, watched.arrived = wire.left, wire.arrived
     watched.counters = {name: value - counters.get(name, 0) for name, value in kernel_counters().items()}
@@ -181,6 +189,7 @@ class _Wire:
     def __init__(self, sniffer: socket.socket, interface: str, port: int) -> None:
         self.left: list[tuple[int, str]] = []
         self.arrived: list[tuple[int, str]] = []
+        self.takes_arrivals = False
         self._sniffer, self._interface, self._port = sniffer, interface, port
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read)
@@ -215,7 +224,7 @@ class _Wire:
         family = socket.AF_INET6 if six else socket.AF_INET
         remote = socket.inet_ntop(family, packet[offset : offset + (16 if six else 4)])
         seen = self.left if outgoing else self.arrived
-        if len(seen) < _SAMPLES:
+        if len(seen) < _SAMPLES and (outgoing or self.takes_arrivals):
             seen.append((packet[header + 8], remote))
 
 
