@@ -98,6 +98,13 @@ def settle_allowed_ips(config: Config) -> None:
                 dataclasses.replace(entry, value=dataclasses.replace(entry.value, network=network))
                 for network in networks
             ]
+        if not peer.replace_allowed_ips and all(entry.value.operation is Operation.SET for entry in left):
+            # The entry that made the list incremental is gone: the others say so now, as `wg` reads them.
+            left = [
+                dataclasses.replace(entry, value=dataclasses.replace(entry.value, operation=Operation.ADD))
+                for entry in left
+            ]
+            peer.replace_allowed_ips = not left
         peer.allowed_ips = left
 
 

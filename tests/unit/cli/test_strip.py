@@ -86,6 +86,12 @@ def test_strict_takes_what_wg_quick_takes(run):
     assert run(text, "--strict").stdout == run(text).stdout != ""
 
 
+def test_a_list_stays_incremental_when_the_entry_that_made_it_so_is_taken_away(run):
+    allowed = "AllowedIPs = 10.0.0.0/8, +::/0\n#pywg DisallowedIPs = ::/0\n"
+    text = f"[Interface]\n[Peer]\nPublicKey = {PUBLIC}\n{allowed}"
+    assert run(text).stdout.splitlines()[3] == "AllowedIPs = +10.0.0.0/8"
+
+
 def test_mistakes_are_told(run):
     done = run("[Interface]\n#pywg PrivateKeyFile = nowhere\n")
     assert done.exit_code == 1
