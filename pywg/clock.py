@@ -23,6 +23,15 @@ else:
 _LOOK_AGAIN = 10.0
 
 
+MADE = 1_767_225_600
+"""The start of 2026, UTC, in seconds since 1970: a wall clock that says less is wrong."""
+
+
+def wall_clock_is_right() -> bool:
+    """Whether the wall clock may be right: it says no time before this program was made."""
+    return time.time() >= MADE
+
+
 def now() -> float:
     """Seconds of the clock that counts suspended time, as far as this system has one."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import TextIO
 
+from pywg import clock
 from pywg.bind.udp import UdpBind
 from pywg.datapath import describe, open_datapath, probes
 from pywg.device.device import Device
@@ -50,6 +51,9 @@ async def run(
     server = UapiServer(engine, listener, file, services(engine))
     await server.start()
     logger.info("started, %s", describe())
+    if not clock.wall_clock_is_right():
+        said = time.strftime("%Y-%m-%d", time.gmtime(time.time()))
+        logger.error("the wall clock says %s: peers that knew us later refuse us until it is right", said)
     waiting = [
         asyncio.create_task(engine.run()),
         asyncio.create_task(server.wait_until_removed()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pywg.bind.memory import delay
-from tests.spec.world import INITIATION, World
+from tests.spec.world import INITIATION, Host, World
 
 HOUR = 3600.0
 
@@ -114,3 +114,20 @@ def test_a_response_that_arrives_as_old_keys_are_wiped_is_taken() -> None:
     world.run(3)
     assert bob.payloads() == [b"just then"]
     assert len(world.sent(INITIATION)) == 2
+
+
+def test_after_suspension_for_three_times_reject_after_time_no_key_is_left() -> None:
+    """WireGuard paper, section 6.3: also when nothing is sent afterwards."""
+    world = World()
+    alice, bob = world.pair()
+    world.connect(alice, bob)
+    before = sessions(alice, bob)
+    assert before
+    world.sleep(3 * 180 + 1)
+    world.run()
+    assert not before & sessions(alice, bob)
+
+
+def sessions(*hosts: Host) -> set[int]:
+    """Those whose keys are still on a data path."""
+    return {index for host in hosts for index in host.datapath._live}

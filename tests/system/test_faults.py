@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -9,9 +10,12 @@ import mmap
 import os
 import pathlib
 import re
+import resource
+import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +28,7 @@ from tests.system import cases
 from tests.system.conftest import installed, missing
 from tests.system.net import TOOLS, HostTask, Lab, eventually
 from tests.system.programs import Program, Userspace
-from tests.system.tunnel import WG, Station
+from tests.system.tunnel import WG, Key, Station
 
 CALLS = ("sendmsg", "sendmmsg", "recvmsg", "recvmmsg", "read", "write", "writev", "poll", "epoll")
 CALLS += ("socket", "bind", "setsockopt", "accept", "recv", "ioctl")
@@ -37,7 +41,7 @@ class Faults:
 
     def __init__(self, library: pathlib.Path, directory: pathlib.Path) -> None:
         self._library, self._path = library, directory / "faults"
-        self._path.write_bytes(bytes(RULE.size * len(CALLS)))
+        self._path.write_bytes(bytes(RULE.size * len(CALLS) + 8))
         with self._path.open("r+b") as file:
             self._rules = mmap.mmap(file.fileno(), 0)
 
@@ -58,6 +62,10 @@ class Faults:
             yield
         finally:
             struct.pack_into("=i", self._rules, at, 0)
+
+    def set_wall_clock_off(self, seconds: int) -> None:
+        """Have the wall clock say so much more than is true."""
+        struct.pack_into("=q", self._rules, RULE.size * len(CALLS), seconds)
 
     def failed(self, call: str) -> int:
         """How many calls have failed so far."""
@@ -118,8 +126,20 @@ def pings(source: Station, target: Station, count: int = 24) -> int:
         *f"ping -q -c {count} -l 8 -i 0.005 -W 0.3 -s 600 {target.inner[0]}".split(), check=False
     )
     found = re.search(r"(\d+) packets transmitted, (\d+) received", told)
-    assert found, told
+    if found is None:
+        return count  # it did not even begin: there is no route
     return int(found[1]) - int(found[2])
+
+
+def answers(station: Station) -> bool:
+    return station.machine.run("wg", "show", WG, check=False).startswith("interface:")
+
+
+def binary_of(program: Program) -> str:
+    assert isinstance(program, Userspace)
+    path = program.path()
+    assert path is not None
+    return path
 
 
 def needs(datapath: str) -> None:
@@ -215,3 +235,121 @@ def test_calls_that_go_on_failing_burn_no_processor_time(
         assert share < 0.3, f"{share:.0%} of a processor while {call} fails"
         eventually(f"packets pass after {call} failed", lambda: pings(peer, station) == 0)
         assert_unharmed(station)
+
+
+# --- What else a system runs out of, or takes away. ---------------------------------------------------------
+
+
+def test_out_of_descriptors_packets_go_on_and_commands_work_again_when_there_are_some(
+    lab: Lab, ours: Program
+) -> None:
+    tunnel = cases.connected(lab, installed("wireguard-go"), ours)
+    peer, station = tunnel.left, tunnel.right
+    assert isinstance(station.task, HostTask)
+    before = resource.prlimit(station.task.pid, resource.RLIMIT_NOFILE)
+    used = max(int(entry.name) for entry in (process_of(station) / "fd").iterdir()) + 1
+    resource.prlimit(station.task.pid, resource.RLIMIT_NOFILE, (used, before[1]))
+    seconds, began = processor_seconds(station), time.monotonic()
+    path = str(station.machine.host.path(f"/run/wireguard/{WG}.sock"))
+    with contextlib.ExitStack() as held:
+        for _ in range(20):
+            client = held.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(path)
+        eventually("packets go on", lambda: pings(peer, station) == 0)
+        time.sleep(1)
+        assert (processor_seconds(station) - seconds) / (time.monotonic() - began) < 0.5
+    resource.prlimit(station.task.pid, resource.RLIMIT_NOFILE, before)
+    eventually("it answers again", lambda: answers(station))
+    assert pings(peer, station) == 0
+    assert_unharmed(station)
+
+
+def test_killed_at_any_moment_it_starts_afresh(lab: Lab, ours: Program) -> None:
+    tunnel = cases.connected(lab, ours, installed("wireguard-go"))
+    station = tunnel.left
+    binary = binary_of(ours)
+    for number in range(8):
+        assert isinstance(station.task, HostTask)
+        station.task.signal(signal.SIGKILL)
+        station.task.process.wait()
+        half_way = station.machine.host.start(binary, "-f", WG)
+        time.sleep(0.06 * number)
+        half_way.signal(signal.SIGKILL)
+        half_way.wait(check=False)
+        station.start()
+        station.setconf(station.settings)
+    eventually("packets pass", lambda: pings(station, tunnel.right, 1) == 0, timeout=30)
+
+
+def test_a_full_disk_keeps_no_packet_and_up_goes_on_without_its_state(lab: Lab, ours: Program) -> None:
+    """The log's disk, and that of the state that `up` keeps."""
+    tunnel = cases.connected(lab, ours, installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    run = station.machine.run
+    run("sh", "-ec", "mkdir /run/full; mount -t tmpfs -o size=4k tmpfs /run/full")
+    run("sh", "-c", "cat /dev/zero >/run/full/log", check=False)
+    station.stop()
+    command = f"exec {binary_of(ours)} -f {WG} >>/run/full/log 2>&1"
+    task = station.machine.host.start("sh", "-c", command, env={"LOG_LEVEL": "debug"})
+    station.task, station.is_up = task, False
+    eventually("it listens", lambda: answers(station))
+    station.setconf(station.settings)
+    eventually("packets pass", lambda: pings(station, peer, 1) == 0, timeout=30)
+    assert pings(station, peer) == 0
+    assert task.poll() is None
+    station.machine.write(
+        "/run/wg9.conf", f"[Interface]\nPrivateKey = {Key.generate().private}\nAddress = 10.9.0.1/24\n"
+    )
+    pywg = str(pathlib.Path(sys.executable).with_name("pywg"))
+    told = run(pywg, "up", "/run/wg9.conf", env={"PYWG_STATE_DIR": "/run/full"}, check=False)
+    assert "No space left on device" in told
+    assert "Traceback" not in told
+    assert "wg9" in run("ip", "-brief", "link")
+    run(pywg, "down", "/run/wg9.conf", env={"PYWG_STATE_DIR": "/run/full"})
+    assert "wg9" not in run("ip", "-brief", "link")
+
+
+def test_the_network_may_go_and_come_be_renamed_and_lose_ipv6(lab: Lab, ours: Program) -> None:
+    tunnel = cases.connected(lab, installed("wireguard-go"), ours)
+    peer, station = tunnel.left, tunnel.right
+    run, uplink = station.machine.run, station.uplink
+    changes = {
+        "down and up": [f"ip link set {uplink} down", f"ip link set {uplink} up"],
+        "renamed": [
+            f"ip link set {uplink} down",
+            f"ip link set {uplink} name other0",
+            "ip link set other0 up",
+        ],
+        "without IPv6": ["sysctl -qw net.ipv6.conf.all.disable_ipv6=1"],
+        "with IPv6": ["sysctl -qw net.ipv6.conf.all.disable_ipv6=0"],
+        "tunnel down and up": [f"ip link set {WG} down", f"ip link set {WG} up"],
+    }
+    for name, commands in changes.items():
+        for command in commands:
+            run(*command.split())
+            pings(station, peer, 4)
+        eventually(f"packets pass: {name}", lambda: pings(station, peer, 4) == 0, timeout=30)
+        assert_unharmed(station)
+
+
+def test_a_wall_clock_set_back_harms_no_running_daemon_and_a_restarted_one_tells_of_it(
+    lab: Lab, ours: Program, faults: Faults
+) -> None:
+    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    faults.set_wall_clock_off(-365 * 86400)
+    for state in ("down", "up"):  # the session is forgotten
+        station.machine.run("ip", "link", "set", WG, state)
+    cases.ping(station, peer)
+    assert "wall clock" not in process_output(station)
+    faults.set_wall_clock_off(1_700_000_000 - int(time.time()))
+    station.restart()
+    assert "the wall clock says 2023-11-14" in process_output(station)
+    assert pings(station, peer, 1) == 1, "the peer has seen a later time of ours"
+    faults.set_wall_clock_off(0)
+    cases.ping(station, peer, seconds=20)
+
+
+def process_output(station: Station) -> str:
+    assert station.task is not None
+    return station.task.output()

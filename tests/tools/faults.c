@@ -4,7 +4,8 @@
  *
  * The file is an array of struct rule, one for each call below, in that order. A call fails with `error` when
  * its rule has one, its descriptor is of the kind that the rule names, and its number is a multiple of `every`.
- * It is not made then, so that what waited to be read waits still; a write that fails is lost. */
+ * It is not made then, so that what waited to be read waits still; a write that fails is lost. Behind the rules
+ * stand the seconds that the wall clock is to be off. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum call { SENDMSG, SENDMMSG, RECVMSG, RECVMMSG, READ, WRITE, WRITEV, POLL, EPOLL, SOCKET, BIND, SETSOCKOPT,
@@ -38,6 +40,7 @@ struct rule {
 };
 
 static struct rule *rules;
+static volatile int64_t *wall_offset;
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("PYWG_FAULTS"), *name = getenv("PYWG_FAULTS_IN");
@@ -54,10 +57,10 @@ __attribute__((constructor)) static void begin(void) {
         return;
     if ((fd = open(path, O_RDWR | O_CLOEXEC)) < 0)
         return;
-    map = mmap(NULL, sizeof(struct rule) * CALLS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    map = mmap(NULL, sizeof(struct rule) * CALLS + sizeof *wall_offset, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (map != MAP_FAILED)
-        rules = map;
+        rules = map, wall_offset = (int64_t *)(rules + CALLS);
 }
 
 static int kind_of(int fd) {
@@ -142,6 +145,12 @@ int accept4(int fd, struct sockaddr *address, socklen_t *n, int flags) {
     INSTEAD(ACCEPT, fd, accept4, fd, address, n, flags);
 }
 int accept(int fd, struct sockaddr *address, socklen_t *n) { INSTEAD(ACCEPT, fd, accept, fd, address, n); }
+int clock_gettime(clockid_t clock, struct timespec *t) {
+    int result = (int)syscall(SYS_clock_gettime, clock, t);
+    if (!result && wall_offset && clock == CLOCK_REALTIME)
+        t->tv_sec += *wall_offset;
+    return result;
+}
 int ioctl(int fd, unsigned long request, ...) {
     va_list rest;
     va_start(rest, request);
