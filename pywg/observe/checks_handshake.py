@@ -33,6 +33,7 @@ def from_statistics(said: dict[str, Any]) -> Iterator[Finding]:
     """What one answer of `stats=1` alone tells, for metrics; nothing is watched or sent."""
     if not said["is_up"]:
         yield Finding("interface-down", "The interface is down.")
+        return
     if said["under_load"]:
         yield Finding("under-load", "Handshakes need a cookie now.")
     for peer in said["peers"]:
