@@ -264,6 +264,12 @@ class PortableDataPath:
             return
         session = live.session
         left = session.message_limit - live.send_counter
+        endpoint = self._endpoints.get(peer)
+        if left > 0 and (endpoint is None or self._bind is None):
+            reason = DropReason.NO_ENDPOINT if self._bind else DropReason.DEVICE_DOWN
+            self._drops[reason] += len(packets)
+            _tap_outgoing(tap, packets, reason)
+            return
         if left < len(packets):
             if not live.told_exhausted:
                 live.told_exhausted = True
@@ -272,12 +278,6 @@ class PortableDataPath:
             packets = packets[: max(left, 0)]
             if not packets:
                 return
-        endpoint = self._endpoints.get(peer)
-        if endpoint is None or self._bind is None:
-            reason = DropReason.NO_ENDPOINT if self._bind else DropReason.DEVICE_DOWN
-            self._drops[reason] += len(packets)
-            _tap_outgoing(tap, packets, reason)
-            return
 
         _tap_outgoing(tap, packets)
         activity = self._activity(live)

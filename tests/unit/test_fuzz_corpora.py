@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import logging
 import pathlib
 import sys
+from collections.abc import Iterator
 from types import CodeType, FrameType
 
 import pytest
@@ -13,6 +15,15 @@ import pywg
 from tests.fuzz.targets import CORPUS, TARGETS, kept
 
 PACKAGE = pathlib.Path(pywg.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _loudness() -> Iterator[None]:
+    """Targets silence the server's log, as a fuzzer fills it; other tests read it."""
+    logger = logging.getLogger("pywg.uapi")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.mark.parametrize("name", TARGETS)
