@@ -38,12 +38,13 @@ def from_statistics(said: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("under-load", "Handshakes need a cookie now.")
     for peer in said["peers"]:
         key, waiting = peer["public_key"], peer["waiting_since"]
-        if waiting is None:
-            continue
         called = short(key, peer["name"])
-        if peer["handshakes"]["refused"].get("bad-tag"):
+        never = peer["last_handshake"] is None
+        if peer["handshakes"]["refused"].get("bad-tag") and (never or waiting is not None):
             seen = f"The answer of {called} cannot be opened."
             yield Finding("preshared-key-differs", seen, (), key, peer["name"], waiting)
+        if waiting is None:
+            continue
         seen = f"Initiations leave for {called}, and nothing comes back."
         yield Finding("handshake-unanswered", seen, (), key, peer["name"], waiting)
 
@@ -51,14 +52,14 @@ def from_statistics(said: dict[str, Any]) -> Iterator[Finding]:
 def answers_that_do_not_open(subject: Subject) -> Iterator[Finding]:
     """A response that opens with no key: the peer knows us, so its preshared key is another."""
     for key, _, after in _pairs(subject):
-        waits = after["waiting_since"] is not None and after["handshakes"]["refused"].get("bad-tag", 0)
+        waits = after["waiting_since"] is not None or after["last_handshake"] is None
+        waits = waits and after["handshakes"]["refused"].get("bad-tag", 0)
         if refused(subject, key, "bad-tag") or waits:
             has = "We have one for it." if after["has_preshared_key"] else "We have none for it."
             yield subject.finding(
                 "preshared-key-differs",
                 f"{subject.called(key)} answers, so each knows the other's public key, but its answer does "
-                "not "
-                f"open: the preshared keys differ. {has}",
+                f"not open: the preshared keys differ. {has}",
                 _SAME_PSK,
                 key=key,
             )
@@ -72,8 +73,7 @@ def answers_that_are_not_taken(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "session-unconfirmed",
                 f"{subject.called(key)} at {after['endpoint']} began {_times(came)} and was answered, but "
-                "uses no "
-                "session: its preshared key differs from ours, or our answers do not reach it.",
+                "uses no session: its preshared key differs from ours, or our answers do not reach it.",
                 _SAME_PSK,
                 "pywg doctor  # on the other host: it sees which",
                 key=key,
@@ -87,8 +87,7 @@ def clocks(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "clock-went-back",
                 f"{subject.called(key)} begins handshakes with a timestamp that is not later than its last "
-                "one: its "
-                "clock went back, or two hosts have its key.",
+                "one: its clock went back, or two hosts have its key.",
                 "timedatectl  # on the other host: is the time right? Waiting until it has caught up helps "
                 "too",
                 f"pywg set {subject.interface} peer {key} remove",
@@ -102,8 +101,7 @@ def clocks(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "clock-behind",
             f"The last handshake with {subject.called(key)} was {last - time.time():.0f} s from now: the "
-            "clock "
-            "here went back.",
+            "clock here went back.",
             "timedatectl set-ntp true",
         )
 
@@ -134,8 +132,7 @@ def strangers(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "stranger",
                 f"Somebody at {event['endpoint']} with the public key {event['peer']} begins handshakes "
-                "and gets no "
-                "answer.",
+                "and gets no answer.",
                 f"{add}  # if it is to be a peer",
             )
 
@@ -150,8 +147,7 @@ def another_key_for_us(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "other-key-for-us",
             f"{_times(count)} in {subject.watched.seconds:.0f} s a handshake message came{who} that is for "
-            "another "
-            "public key than ours.",
+            "another public key than ours.",
             "# on the other host, in the [Peer] section for this host:",
             f"PublicKey = {device.private_key.public_key.base64}",
         )
@@ -164,8 +160,7 @@ def load(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "under-load",
             f"Handshakes need a cookie now; {after['handshake_queue']} messages wait. Many peers began at "
-            "once, or "
-            "somebody floods the port.",
+            "once, or somebody floods the port.",
             f"pywg top {subject.interface}",
         )
 
@@ -187,8 +182,7 @@ def datagrams_on_the_wire(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "not-sent",
                 f"The daemon sent {_count(sent, 'initiation')} to {after['endpoint']}, and none left this "
-                "host: the "
-                "local firewall drops them.",
+                "host: the local firewall drops them.",
                 firewall,
                 f"nft insert rule inet filter output udp sport {port} accept  # as your tables are called",
                 key=key,
@@ -203,8 +197,7 @@ def datagrams_on_the_wire(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "dropped-on-arrival",
                 f"The answer of {after['endpoint']} reaches this host, but not the daemon: the local "
-                "firewall drops "
-                "it.",
+                "firewall drops it.",
                 firewall,
                 f"nft insert rule inet filter input udp dport {port} accept  # as your tables are called",
                 key=key,
@@ -215,8 +208,7 @@ def datagrams_on_the_wire(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "dropped-on-arrival",
             f"Initiations from {', '.join(calls[:3])} for port {port} reach this host, but not the daemon: "
-            "the local "
-            "firewall drops them.",
+            "the local firewall drops them.",
             firewall,
             f"nft insert rule inet filter input udp dport {port} accept  # as your tables are called",
         )
@@ -235,8 +227,7 @@ def silence(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "nat-mapping-lost",
                 f"{subject.called(key)} called from {where} {_ago(after['last_handshake'])} and has not "
-                "answered there "
-                f"for {waited} s: it is off, or a router between forgot the way to it.",
+                f"answered there for {waited} s: it is off, or a router between forgot the way to it.",
                 "# in the file of that peer, in the [Peer] section for this host:",
                 "PersistentKeepalive = 25",
                 key=key,
@@ -254,8 +245,7 @@ def silence(subject: Subject) -> Iterator[Finding]:
             "handshake-unanswered",
             f"{_count(sent, 'initiation')} left for {where}, the first unanswered one {waited} s ago. {ever}"
             f"{nothing} Either nobody listens there, or something on the way drops, or the two do not have "
-            "each "
-            "other's public key: then WireGuard is silent.",
+            "each other's public key: then WireGuard is silent.",
             "pywg doctor  # on the other host, while this one tries",
             f"pywg doctor {subject.interface} --other FILE  # with a copy of the other's file",
             *(
@@ -285,8 +275,7 @@ def silence_of_other_daemons(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "handshake-unanswered",
                 f"Initiations leave for {peer.endpoint}, and nothing comes back. Either nobody listens "
-                "there, or "
-                "something on the way drops, or the two do not have each other's keys.",
+                "there, or something on the way drops, or the two do not have each other's keys.",
                 f"pywg doctor {subject.interface} --other FILE  # with a copy of the other's file",
                 key=key,
             )
@@ -314,8 +303,7 @@ def endpoints_that_flap(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "endpoint-flaps",
                 f"{subject.called(key)} was heard from {' and '.join(sorted(set(seen))[:3])} in turn: two "
-                "hosts may "
-                "have its private key, or it has two ways out.",
+                "hosts may have its private key, or it has two ways out.",
                 "pywg genkey  # a key of its own for each host",
                 key=key,
             )

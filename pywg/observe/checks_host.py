@@ -187,8 +187,7 @@ def ways_to_endpoints(subject: Subject) -> Iterator[Finding]:
                 yield subject.finding(
                     "route-loop",
                     f"The route to {endpoint.host}, where {subject.called(key)} is, leads into "
-                    f"{subject.interface} "
-                    "itself: what is sealed would be sealed again.",
+                    f"{subject.interface} itself: what is sealed would be sealed again.",
                     f"ip route get {endpoint.host}{_marked(subject)}",
                     f"# take {endpoint.host} out of the AllowedIPs: #pywg DisallowedIPs = {endpoint.host}",
                     f"ip route add {endpoint.host} via GATEWAY  # or a route beside the tunnel",
@@ -299,8 +298,7 @@ def source_checks(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 "reverse-path-filter",
                 "net.ipv4.conf.all.src_valid_mark is 0 with a strict rp_filter: the peer's datagrams seem "
-                "to come "
-                "from the wrong side, as everything is routed into the tunnel.",
+                "to come from the wrong side, as everything is routed into the tunnel.",
                 "sysctl -w net.ipv4.conf.all.src_valid_mark=1",
             )
 
@@ -333,8 +331,7 @@ def forwarding(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "forwarding-off",
             f"{len(callers)} peers call this host, which does not forward: they cannot reach each other, "
-            "nor networks "
-            "behind it.",
+            "nor networks behind it.",
             "sysctl -w net.ipv4.ip_forward=1",
             severity=Severity.NOTE,
         )

@@ -64,8 +64,7 @@ def traffic(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "reverse-path-filter",
             f"The kernel dropped {filtered} packets whose source address is routed another way than they "
-            "came "
-            "(rp_filter).",
+            "came (rp_filter).",
             f"sysctl -w net.ipv4.conf.{subject.interface}.rp_filter=2",
             "sysctl -w net.ipv4.conf.all.rp_filter=2",
             "nstat -az TcpExtIPReversePathFilter  # does it still grow?",
@@ -143,8 +142,7 @@ def _silent(subject: Subject, peer: PeerSnapshot, address: Address) -> Finding:
             return subject.finding(
                 "nat-mapping-lost",
                 f"{subject.called(key)} called from {said['endpoint']} {age:.0f} s ago, and nothing sent "
-                "there is "
-                "answered now: it is off, or a router between forgot the way to it.",
+                "there is answered now: it is off, or a router between forgot the way to it.",
                 "# in the file of that peer, in the [Peer] section for this host:",
                 "PersistentKeepalive = 25",
                 key=key,
@@ -152,8 +150,7 @@ def _silent(subject: Subject, peer: PeerSnapshot, address: Address) -> Finding:
     return subject.finding(
         "data-unanswered",
         f"There is a session with {subject.called(key)}, but {address} does not answer a ping: it does not "
-        "have that "
-        "address, its AllowedIPs miss ours, or its firewall drops pings.",
+        "have that address, its AllowedIPs miss ours, or its firewall drops pings.",
         "pywg doctor  # on the other host: it sees source-not-allowed",
         f"tcpdump -ni {subject.interface}  # on the other host: do packets arrive?",
         key=key,
@@ -166,8 +163,7 @@ def _dropped(subject: Subject) -> Iterator[Finding]:
         yield subject.finding(
             "source-not-allowed",
             f"{count} packets came out of the tunnel with a source address that is not among their "
-            "sender's allowed "
-            "IPs, and were dropped.",
+            "sender's allowed IPs, and were dropped.",
             f"tcpdump -ni any udp port {subject.device.listen_port if subject.device else 0}  # who sends?",
             f"pywg capture {subject.interface} -w drops.pcapng  # which address?",
             f"pywg set {subject.interface} peer KEY allowed-ips +ADDRESS",

@@ -62,12 +62,18 @@ def test_histograms_are_cumulative(
 
 def test_what_counts_alone_tell_is_a_metric_and_causes_hide_consequences() -> None:
     handshakes = {"initiations_sent": 3, "initiations_received": 0, "completed": 0, "gave_up": 0}
-    peer = {"public_key": "KEY", "name": None, "waiting_since": 9.0, "handshakes": handshakes}
+    peer = {
+        "public_key": "KEY",
+        "name": None,
+        "waiting_since": 9.0,
+        "last_handshake": None,
+        "handshakes": handshakes,
+    }
     peers = [peer | {"handshakes": handshakes | {"refused": {}}}]
     said = {"is_up": True, "under_load": False, "peers": peers}
     assert [f.code for f in settle(from_statistics(said))] == ["handshake-unanswered"]
     said["peers"] = [peer | {"handshakes": handshakes | {"refused": {"bad-tag": 2}}}]
     assert [f.code for f in settle(from_statistics(said))] == ["preshared-key-differs"]
     assert [f.code for f in settle(from_statistics(said | {"is_up": False}))] == ["interface-down"]
-    said["peers"] = [peer | {"waiting_since": None}]
+    said["peers"] = [peers[0] | {"waiting_since": None}]
     assert [f.code for f in settle(from_statistics(said))] == []
