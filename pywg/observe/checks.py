@@ -7,7 +7,7 @@ they look at is gathered into a `Subject` first. What changes while one looks is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -136,9 +136,3 @@ def _run(check: Check, subject: Subject) -> list[Finding]:
 def _failed(check: Check, why: str) -> Finding:
     name = getattr(check, "__name__", "a check").replace("_", " ").strip()
     return Finding("check-failed", f"The check '{name}' could not be made: {printable(why)}.")
-
-
-def changed(subject: Subject, reason: str) -> Iterator[int]:
-    """The count of drops for a reason while one looked, if there were any."""
-    if count := subject.watched.drops(reason):
-        yield count

@@ -299,7 +299,7 @@ def endpoints_that_flap(subject: Subject) -> Iterator[Finding]:
         if event["kind"] == "endpoint-moved" and event["peer"]:
             places.setdefault(event["peer"], []).append(event["endpoint"])
     for key, seen in places.items():
-        if len(seen) > 1 and len(set(seen)) < len(seen) + 1 and len(set(seen)) > 1:
+        if len(set(seen)) > 1:
             yield subject.finding(
                 "endpoint-flaps",
                 f"{subject.called(key)} was heard from {' and '.join(sorted(set(seen))[:3])} in turn: two "

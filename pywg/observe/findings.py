@@ -11,8 +11,6 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pywg.errors import PywgError
-
 PAGE = "reference/findings"
 
 
@@ -222,11 +220,3 @@ def settle(found: Iterable[Finding]) -> list[Finding]:
 def short(peer: str, name: str | None) -> str:
     """What a sentence calls a peer: its name, or the beginning of its public key in base64."""
     return name or f"{peer[:8]}…"
-
-
-def explain(code: str) -> Kind:
-    """The kind of a code. Raises PywgError."""
-    try:
-        return KINDS[code]
-    except KeyError:
-        raise PywgError(f"there is no finding '{code}'; docs/{PAGE}.md lists them all") from None
