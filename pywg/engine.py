@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -227,7 +228,7 @@ class Engine:
     def _send_datagram(self, datagram: bytes, endpoint: Endpoint, tos: int) -> None:
         if self._bind is None:
             return
-        dropped = None
+        dropped, begun = None, time.time_ns()
         try:
             if not self._bind.send((datagram,), endpoint, tos):
                 dropped = DropReason.SEND_FAILED
@@ -239,7 +240,7 @@ class Engine:
             if self.device.probes is not None:
                 self.device.probes.drop(dropped, 1, True)
         if self._tap is not None:
-            self._tap.outer(datagram, endpoint, outgoing=True, dropped=dropped)
+            self._tap.outer(datagram, endpoint, outgoing=True, dropped=dropped, at=begun)
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -386,6 +387,11 @@ class Engine:
         copied, lost = self._datapath.take_tapped()
         ours, ours_lost = self._tap.take()
         return sorted([*copied, *ours], key=lambda one: one.at), lost + ours_lost
+
+    @property
+    def fwmark(self) -> int:
+        """The mark of what we send; 0: none."""
+        return self._mark
 
     @property
     def listen_port(self) -> int:

@@ -28,7 +28,8 @@ def missing_resolvers() -> str | None:
 
 def own_etc(host: Host, resolv_conf: str = BEFORE) -> None:
     """Give the host a copy of /etc that only it sees, and this resolv.conf in it."""
-    host.run("sh", "-ec", "mkdir /run/etc; cp -a /etc/. /run/etc 2>/dev/null || true; mount --bind /run/etc /etc")
+    copied = "mkdir /run/etc; cp -a /etc/. /run/etc 2>/dev/null || true"
+    host.run("sh", "-ec", f"{copied}; mount --bind /run/etc /etc")
     host.run("rm", "-f", "/etc/resolv.conf")
     host.run("sh", "-ec", "umask 022; cat > /etc/resolv.conf", input=resolv_conf)
 
