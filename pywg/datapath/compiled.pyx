@@ -1547,7 +1547,7 @@ cdef Plane *plane_new(aead_backend backend) noexcept nogil:
     pthread_mutex_init(&p.out_lock, NULL)
     pthread_mutex_init(&p.in_lock, NULL)
     p.bucket_mask = BUCKETS - 1
-    p.hash_key = <uint32_t>(<size_t>p >> 4) ^ <uint32_t>(clock_now() * 1e9)
+    p.hash_key = <uint32_t>(<size_t>p >> 4) ^ <uint32_t><uint64_t>(clock_now() * 1e9)
     p.buckets = <Session **>calloc(BUCKETS, sizeof(Session *))
     p.frame = <uint8_t *>malloc(FRAME_BYTES + SLACK)
     p.sealed = <uint8_t *>malloc(SEALED_BYTES)

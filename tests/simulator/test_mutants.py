@@ -143,11 +143,11 @@ def test_counters_past_the_limit_are_found(monkeypatch):
     found_out("past the limit of 3")
 
 
-def _seal_without_limit(self, peer, packets, now):
+def _seal_without_limit(self, peer, packets, now, tap=None):
     live = self._current.get(peer)
     if live is not None:
         live.session = dataclasses.replace(live.session, message_limit=2**64)
-    super(SimulatedDataPath, self)._seal_and_send(peer, packets, now)
+    super(SimulatedDataPath, self)._seal_and_send(peer, packets, now, tap)
 
 
 def test_keys_that_are_not_erased_are_found(monkeypatch):
