@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import os
 import sys
 import time
@@ -103,10 +104,15 @@ class _Itimerspec(ctypes.Structure):
 _TFD_TIMER_ABSTIME = 1
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """Made once: each one makes a class of its own, which only the garbage collector takes away."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _timerfd_create() -> int:
     """Python has its own from 3.13 on."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = int(libc.timerfd_create(_CLOCK, os.O_CLOEXEC | os.O_NONBLOCK))
+    fd = int(_libc().timerfd_create(_CLOCK, os.O_CLOEXEC | os.O_NONBLOCK))
     if fd < 0:
         raise OSError(ctypes.get_errno(), "timerfd_create")
     return fd
@@ -116,6 +122,5 @@ def _timerfd_settime(fd: int, deadline: float) -> None:
     seconds = int(deadline)
     value = _Timespec(seconds, int((deadline - seconds) * 1e9))
     spec = _Itimerspec(_Timespec(0, 0), value)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) < 0:
+    if _libc().timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) < 0:
         raise OSError(ctypes.get_errno(), "timerfd_settime")
