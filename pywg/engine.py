@@ -223,7 +223,8 @@ class Engine:
             case WriteTun(packets):
                 datapath.inject(packets)
             case HandshakeGaveUp(peer_id):
-                logger.info("%r: no answer to our handshake, giving up", self.device.peer_by_id(peer_id))
+                text = "%r: no answer to our handshake, giving up; `pywg doctor %s` finds out why"
+                logger.info(text, self.device.peer_by_id(peer_id), self._tun.name)
 
     def _send_datagram(self, datagram: bytes, endpoint: Endpoint, tos: int) -> None:
         if self._bind is None:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -45,7 +46,8 @@ def command(context: click.Context, as_json: bool, words: tuple[str, ...]) -> No
     with WG_HIDE_KEYS=never), "listen_port", "fwmark" (numbers or null), and "peers", a list of objects:
     "public_key", "name" (text or null), "has_preshared_key", "preshared_key" (only with WG_HIDE_KEYS=never),
     "endpoint" (text or null), "allowed_ips" (a list), "latest_handshake" (seconds since 1970, or null),
-    "rx_bytes", "tx_bytes", "persistent_keepalive" (seconds, or null).
+    "rx_bytes", "tx_bytes", "persistent_keepalive" (seconds, or null); and "findings", what is wrong as far as
+    counts alone tell.
     """
     match words:
         case ("interfaces",) if not as_json:
@@ -130,9 +132,19 @@ def _print_pretty(name: str, device: DeviceSnapshot) -> None:
 
 
 def _print_json(devices: list[tuple[str, DeviceSnapshot]]) -> None:
-    from pywg.host.peernames import peer_names  # half of what this command imports; only JSON has names
+    # Half of what this command imports; only JSON has it.
+    from pywg.host.peernames import peer_names
+    from pywg.observe.checks_handshake import from_statistics
+    from pywg.observe.findings import settle
 
-    value = wgformat.json_value(devices, hide_keys=_hides_keys(), names=peer_names)
+    def findings(name: str) -> list[dict[str, Any]]:
+        try:
+            said = control.statistics(name)
+        except PywgError:
+            return []  # it has gone since it was read
+        return [] if said is None else [finding.to_json() for finding in settle(from_statistics(said))]
+
+    value = wgformat.json_value(devices, hide_keys=_hides_keys(), names=peer_names, findings=findings)
     click.echo(json.dumps(value, indent=2))
 
 

@@ -229,11 +229,18 @@ def json_value(
     *,
     hide_keys: bool,
     names: Callable[[str], Mapping[PublicKey, str]] = lambda _: {},
+    findings: Callable[[str], Sequence[Mapping[str, Any]]] = lambda _: (),
 ) -> dict[str, Any]:
-    """What `pywg show --json` prints; its fields are documented there. names: of an interface's peers."""
+    """What `pywg show --json` prints; its fields are documented there.
+
+    names: of an interface's peers. findings: what is wrong with an interface, as far as counts alone tell.
+    """
     return {
         "version": JSON_VERSION,
-        "interfaces": [_json_device(name, device, hide_keys, names(name)) for name, device in devices],
+        "interfaces": [
+            {**_json_device(name, device, hide_keys, names(name)), "findings": list(findings(name))}
+            for name, device in devices
+        ],
     }
 
 

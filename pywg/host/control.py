@@ -6,6 +6,7 @@ That is `wg`'s rule too. What goes wrong is raised as PywgError with the interfa
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
@@ -31,6 +32,19 @@ def get(interface: str) -> DeviceSnapshot:
                 return daemon.get()
         return kernel.get(interface)
     except UapiError as error:
+        raise PywgError(f"{interface} cannot be read: {_explained(error)}") from None
+
+
+def statistics(interface: str) -> dict[str, Any] | None:
+    """What pywgd has counted of the interface; None where somebody else runs it. Raises PywgError."""
+    if not client.has_daemon(interface):
+        return None
+    try:
+        with client.Client.open(interface) as daemon:
+            return daemon.statistics()
+    except UapiError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return None
         raise PywgError(f"{interface} cannot be read: {_explained(error)}") from None
 
 

@@ -7,7 +7,6 @@ pywgd counts begins with `pywg_`. The daemon itself does not know of Prometheus:
 from __future__ import annotations
 
 import contextlib
-import errno
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -27,8 +26,6 @@ from pywg.host import control
 from pywg.host.peernames import peer_names
 from pywg.observe.checks_handshake import from_statistics
 from pywg.observe.findings import settle
-from pywg.uapi.client import Client, has_daemon
-from pywg.uapi.error import UapiError
 
 _PEER = ["interface", "public_key", "allowed_ips", "friendly_name"]
 _OURS = ["interface", "public_key", "friendly_name"]
@@ -63,7 +60,7 @@ class WireGuardCollector(Collector):
         for interface in interfaces:
             try:
                 control.get(interface)
-                if (statistics := _statistics(interface)) is not None and not statistics["is_up"]:
+                if (statistics := control.statistics(interface)) is not None and not statistics["is_up"]:
                     sentences.append(f"{interface} is down; `ip link set {interface} up` brings it up")
             except PywgError as error:
                 sentences.append(str(error))
@@ -73,7 +70,7 @@ class WireGuardCollector(Collector):
 def _collect(interface: str, families: _Families) -> None:
     try:
         device = control.get(interface)
-        statistics = _statistics(interface)
+        statistics = control.statistics(interface)
     except PywgError:
         families.up.add_metric([interface], 0)
         return
@@ -83,19 +80,6 @@ def _collect(interface: str, families: _Families) -> None:
         families.add_peer(interface, peer, names.get(str(peer.public_key), ""))
     if statistics is not None:
         families.add_statistics(interface, statistics, names)
-
-
-def _statistics(interface: str) -> dict[str, Any] | None:
-    """What pywgd counts; None for everybody else's interfaces. Raises PywgError."""
-    if not has_daemon(interface):
-        return None
-    try:
-        with Client.open(interface) as client:
-            return client.statistics()
-    except UapiError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return None
-        raise PywgError(f"{interface} cannot be read: {error}") from None
 
 
 class _Families:

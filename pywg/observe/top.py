@@ -6,7 +6,6 @@ The model knows no terminal and no clock of its own. The picture has the size th
 from __future__ import annotations
 
 import dataclasses
-import errno
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -21,8 +20,6 @@ from pywg.errors import PywgError
 from pywg.host import control
 from pywg.host.peernames import peer_names
 from pywg.observe.eventstream import Event, in_words, short_key
-from pywg.uapi.client import Client, has_daemon
-from pywg.uapi.error import UapiError
 
 SPARKS = "▁▂▃▄▅▆▇█"
 HISTORY = 12
@@ -68,22 +65,10 @@ def read(interfaces: Iterable[str]) -> list[Reading]:
         try:
             device = control.get(interface)
             names = {str(key): name for key, name in peer_names(interface).items()}
-            readings.append(Reading(interface, device, _statistics(interface), names))
+            readings.append(Reading(interface, device, control.statistics(interface), names))
         except PywgError as error:
             readings.append(Reading(interface, error=str(error)))
     return readings
-
-
-def _statistics(interface: str) -> dict[str, Any] | None:
-    if not has_daemon(interface):
-        return None
-    try:
-        with Client.open(interface) as client:
-            return client.statistics()
-    except UapiError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return None
-        raise PywgError(str(error)) from None
 
 
 class Top:

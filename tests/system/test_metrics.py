@@ -102,3 +102,15 @@ def test_other_daemons_have_what_they_know(tunnel: Tunnel) -> None:
 def test_a_port_that_is_taken_is_told(tunnel: Tunnel, exporter: HostTask) -> None:
     said = tunnel.left.machine.run(PYWG, "metrics", check=False)
     assert "127.0.0.1:9586 cannot be listened on: Address already in use" in said
+
+
+def test_what_counts_alone_tell_is_in_json_too(tunnel: Tunnel) -> None:
+    machine = tunnel.left.machine
+
+    def codes() -> list[str]:
+        (interface,) = json.loads(machine.run(PYWG, "show", WG, "--json"))["interfaces"]
+        return [finding["code"] for finding in interface["findings"]]
+
+    assert codes() == []
+    machine.run("ip", "link", "set", WG, "down")
+    assert codes() == ["interface-down"]

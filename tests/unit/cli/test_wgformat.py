@@ -146,4 +146,5 @@ def test_json_is_json_and_hides_keys() -> None:
         "listen_port": None,
         "fwmark": None,
         "peers": [],
+        "findings": [],
     }
