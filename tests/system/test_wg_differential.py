@@ -512,6 +512,8 @@ def test_json_says_what_dump_says(twins: Twins) -> None:
         (device,) = value["interfaces"]
         device["peers"].sort(key=lambda peer: peer["public_key"] != ALICE)
         assert value["version"] == 1
+        findings = [finding["code"] for finding in device.pop("findings")]
+        assert findings in ([], ["interface-down"])  # wireguard-go counts nothing; neither is up here
         assert device == {
             "name": INTERFACE,
             "public_key": OWN,
@@ -521,6 +523,7 @@ def test_json_says_what_dump_says(twins: Twins) -> None:
             "peers": [
                 {
                     "public_key": ALICE,
+                    "name": None,
                     "has_preshared_key": True,
                     "endpoint": "192.0.2.1:5",
                     "allowed_ips": ["10.0.0.0/8", "::/0"],
@@ -531,6 +534,7 @@ def test_json_says_what_dump_says(twins: Twins) -> None:
                 },
                 {
                     "public_key": BOB,
+                    "name": None,
                     "has_preshared_key": False,
                     "endpoint": None,
                     "allowed_ips": ["10.1.0.0/16"],
