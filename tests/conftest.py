@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import pathlib
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -35,6 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "first: begins what takes long, before all other tests")
     config.addinivalue_line("markers", "last: waits for what was begun, after all other tests")
     config.stash[TABLE] = collections.Counter()
+    # Whoever starts the tests in the background may have had these ignored, which every program inherits.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
