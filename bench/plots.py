@@ -16,6 +16,7 @@ from bench.tables import number
 
 COLOURS = {  # Okabe and Ito's, which the colour-blind can tell apart
     "pywg": "#0072B2",
+    "pywg-openssl": "#882255",
     "pywg-portable": "#56B4E9",
     "wireguard-go": "#E69F00",
     "boringtun": "#D55E00",

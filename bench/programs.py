@@ -106,6 +106,15 @@ PROGRAMS: dict[str, Program] = {
             "compiled data path",
         ),
         Program(
+            "pywg-openssl",
+            "with the compiled data path, and no faster cipher library than OpenSSL",
+            "pywgd",
+            ("-f",),
+            (("PYWG_DATAPATH", "compiled"), ("PYWG_CIPHER", "openssl"), ("LOG_LEVEL", "error")),
+            "a C compiler, then: pip install .",
+            "compiled data path",
+        ),
+        Program(
             "pywg-portable",
             "with the data path in Python",
             "pywgd",

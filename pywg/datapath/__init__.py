@@ -1,7 +1,8 @@
 """All packet I/O: bursts between the tunnel device and the sockets, sealed and opened.
 
 Which of the two data paths carries them is decided here: the compiled one where it was built and finds a
-cipher library, else the portable one. PYWG_DATAPATH=portable or =compiled insists on one.
+cipher library, else the portable one. PYWG_DATAPATH=portable or =compiled insists on one; PYWG_CIPHER on the
+cipher library of the compiled one.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
     from pywg.tun.base import Tun
 
 VARIABLE = "PYWG_DATAPATH"
+CIPHER_VARIABLE = "PYWG_CIPHER"
 
 
 def open_datapath(tun: Tun) -> DataPath:
-    """The data path for this tunnel device. Raises PywgError when PYWG_DATAPATH asks for what is not here."""
+    """The data path for this tunnel device.
+
+    Raises PywgError when PYWG_DATAPATH or PYWG_CIPHER asks for what is not here.
+    """
     if tun.fileno() >= 0 and _reason_against_compiled() is None:
         from pywg.datapath.compiled import CompiledDataPath
 
-        return CompiledDataPath(tun)
+        return CompiledDataPath(tun, _cipher())
     from pywg.datapath.portable import PortableDataPath
 
     return PortableDataPath(tun)
@@ -57,23 +62,28 @@ def wanted_offload() -> TunOffload:
 
 def check_choice() -> None:
     """Raise PywgError where `open_datapath` would; imports a data path only if one is insisted on."""
-    if os.environ.get(VARIABLE, "") not in ("", "auto"):
+    if os.environ.get(VARIABLE, "") not in ("", "auto") or _cipher() is not None:
         _reason_against_compiled()
 
 
 def describe() -> str:
     """Which data path `open_datapath` takes for a device of the system, and with which cipher library.
 
-    Raises PywgError when PYWG_DATAPATH asks for what is not here.
+    Raises PywgError when PYWG_DATAPATH or PYWG_CIPHER asks for what is not here.
     """
     reason = _reason_against_compiled()
     if reason is None:
         from pywg.datapath.compiled import cipher_library
 
-        return f"compiled data path, {cipher_library()}"
+        return f"compiled data path, {cipher_library(_cipher())}"
     from importlib.metadata import version  # takes a tenth of a daemon's start
 
     return f"portable data path ({reason}), cryptography {version('cryptography')}"
+
+
+def _cipher() -> str | None:
+    """The cipher library that the user insists on."""
+    return os.environ.get(CIPHER_VARIABLE) or None
 
 
 def _reason_against_compiled() -> str | None:
@@ -88,13 +98,15 @@ def _reason_against_compiled() -> str | None:
             raise PywgError(f"{VARIABLE}=compiled, but there is none for {sys.platform}")
         return f"there is no compiled one for {sys.platform}"
     try:
-        from pywg.datapath.compiled import available
+        from pywg.datapath.compiled import available, ciphers
     except ModuleNotFoundError:
         reason: str | None = "the compiled one is not built"
     except ImportError as error:  # built for another system
         reason = f"the compiled one cannot be loaded: {error}"
     else:
         reason = available()
+        if reason is None and _cipher() not in (None, *ciphers()):
+            raise PywgError(f"{CIPHER_VARIABLE}={_cipher()} was not found; here are: {', '.join(ciphers())}")
     if reason is not None and choice == "compiled":
         raise PywgError(f"{VARIABLE}=compiled, but {reason}")
     return reason

@@ -1647,9 +1647,17 @@ def ciphers():
     return [name for name, backend in _CIPHERS.items() if _libraries() & 1u << <int>backend]
 
 
-def cipher_library():
-    """The library that seals and opens, with its version."""
-    return aead_name(aead_fastest(_libraries())).decode()
+def cipher_library(cipher=None):
+    """The library that seals and opens, with its version: the one called `cipher`, else the fastest."""
+    return aead_name(_backend(cipher)).decode()
+
+
+cdef aead_backend _backend(cipher) except *:
+    if cipher is None:
+        return aead_fastest(_libraries())
+    if cipher not in ciphers():
+        raise PywgError(f"the cipher library '{cipher}' was not found; here are: {', '.join(ciphers())}")
+    return _CIPHERS[cipher]
 
 
 def try_seal(cipher, bytes key not None, uint64_t counter, bytes plaintext not None):
@@ -1682,13 +1690,12 @@ def try_open_untrusted(cipher, bytes key not None, uint64_t counter, bytes seale
 
 
 cdef aead_key *_trial_key(object cipher, bytes key, int sealing, aead_worker *worker) except NULL:
+    cdef aead_backend backend = _backend(cipher)
     cdef aead_key *k
-    if cipher not in ciphers():
-        raise PywgError(f"the cipher library '{cipher}' was not found")
     if len(key) != 32:
         raise PywgError("a key must have 32 bytes")
-    k = aead_key_new(_CIPHERS[cipher], <const uint8_t *><const char *>key, sealing)
-    if k == NULL or not aead_worker_init(worker, _CIPHERS[cipher]):
+    k = aead_key_new(backend, <const uint8_t *><const char *>key, sealing)
+    if k == NULL or not aead_worker_init(worker, backend):
         aead_key_free(k)
         raise MemoryError
     return k
@@ -1833,11 +1840,7 @@ cdef class CompiledDataPath:
         reason = available()
         if reason is not None:
             raise PywgError(reason)
-        backend = aead_fastest(_libraries())
-        if cipher is not None:
-            if cipher not in ciphers():
-                raise PywgError(f"the cipher library '{cipher}' was not found")
-            backend = _CIPHERS[cipher]
+        backend = _backend(cipher)
         if tun.fileno() < 0:
             raise PywgError("the compiled data path needs a tunnel device with a descriptor")
         self._tun = tun

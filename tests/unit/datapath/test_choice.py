@@ -8,7 +8,7 @@ import click.testing
 import pytest
 
 from pywg.cli import pywg, pywgd
-from pywg.datapath import VARIABLE, check_choice, describe, wanted_offload
+from pywg.datapath import CIPHER_VARIABLE, VARIABLE, check_choice, describe, wanted_offload
 from pywg.errors import PywgError
 
 NOT_BUILT = "PYWG_DATAPATH=compiled, but the compiled one is not built"
@@ -65,3 +65,26 @@ class TestWhatIsNotHere:
     def test_is_told_by_the_tools_version(self, choice, sentence):
         done = click.testing.CliRunner().invoke(pywg.main, ["--version"])
         assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"pywg: {sentence}\n")
+
+
+class TestTheCipherLibrary:
+    @pytest.fixture(autouse=True)
+    def compiled(self):
+        self.module = pytest.importorskip("pywg.datapath.compiled")
+
+    def test_can_be_insisted_on(self, monkeypatch):
+        names = {"ipsec-mb": "Intel IPsec-MB", "boringssl": "BoringSSL", "openssl": "OpenSSL"}
+        for cipher in self.module.ciphers():
+            monkeypatch.setenv(CIPHER_VARIABLE, cipher)
+            check_choice()
+            assert describe().startswith(f"compiled data path, {names[cipher]}")
+
+    def test_that_is_not_here_is_an_error_that_tells_which_are(self, monkeypatch):
+        monkeypatch.setenv(CIPHER_VARIABLE, "rot13")
+        with pytest.raises(PywgError, match=r"^PYWG_CIPHER=rot13 was not found; here are: .*openssl$"):
+            check_choice()
+
+    def test_means_nothing_to_the_portable_one(self, monkeypatch):
+        monkeypatch.setenv(VARIABLE, "portable")
+        monkeypatch.setenv(CIPHER_VARIABLE, "rot13")
+        check_choice()
