@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -65,7 +66,8 @@ def command(  # noqa: PLR0917  click gives them by name
         click.echo(json.dumps(value, indent=2))
     else:
         for number, (subject, findings) in enumerate(results):
-            click.echo(("\n" if number else "") + "\n".join(_told(subject, findings)))
+            text = ("\n" if number else "") + "\n".join(_told(subject, findings))
+            click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
     if bundle is not None:
         from pywg.observe.bundle import write_bundle
 

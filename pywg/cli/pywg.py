@@ -6,12 +6,18 @@ Every command is a module of this package with a click command named `command`. 
 
 from __future__ import annotations
 
-import difflib
+import errno
 import importlib
+import os
+import sys
+from typing import Any
 
 import click
 
 from pywg.errors import PywgError
+
+NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What writing into a file that is full, or a disk that is, ends with."""
 
 SECTIONS = {
     "Tunnels": {
@@ -55,6 +61,18 @@ COMMANDS = {name: help for commands in SECTIONS.values() for name, help in comma
 class Commands(click.Group):
     """The group of all commands, which are imported when they run."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click does; that the output finds no place is told in a sentence, with exit status 1."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in NO_PLACE:
+                raise
+            click.echo(f"pywg: the output cannot be written: {error.strerror}; see `df -h`", err=True)
+            # What is left in the buffer would be tried again at the end, and complained of.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(1)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """All names, in the order of the list."""
         return list(COMMANDS)
@@ -73,6 +91,8 @@ class Commands(click.Group):
         """As click does, with a question about a name that is nearly one."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
             close = difflib.get_close_matches(name, COMMANDS, n=1)
             ctx.fail(f"there is no command '{name}'" + (f"; did you mean '{close[0]}'?" if close else ""))
         return super().resolve_command(ctx, args)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, NoReturn
 
 import click
@@ -17,5 +18,7 @@ WORDS = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="")
 
 def refuse_usage(context: click.Context, arguments: str) -> NoReturn:
     """Say how the command is to be called, and end with `wg`'s status for that."""
-    click.echo(f"Usage: {context.command_path} {arguments}".rstrip(), err=True)
+    usage = f"Usage: {context.command_path} {arguments}".rstrip()
+    lines = textwrap.wrap(usage, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    click.echo("\n".join(lines), err=True)
     context.exit(1)

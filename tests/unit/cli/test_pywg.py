@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -62,3 +64,35 @@ def test_the_version_names_the_data_path():
     assert done.exit_code == 0
     assert done.output.startswith("pywg ")
     assert "data path" in done.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to write into")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["genkey"], ["new", "--help"]])
+def test_output_that_finds_no_place_is_told_in_a_sentence(arguments):
+    program = "import sys; from pywg.cli.pywg import main; main(prog_name='pywg')"
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "pywg: the output cannot be written: No space left on device; see `df -h`\n"
+
+
+@pytest.mark.parametrize("command", ["show", "set"])
+def test_the_usage_of_wgs_commands_fits_80_columns(command):
+    done = CliRunner().invoke(main, [command, "a", "b", "c"] if command == "show" else [command])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Usage: main {command} ")
+    assert max(map(len, done.stderr.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("variables", "has_colours"), [({"NO_COLOR": None}, True), ({"NO_COLOR": "1"}, False)]
+)
+def test_the_doctor_has_colours_unless_told_not_to(variables, has_colours, tmp_path):
+    file = tmp_path / "wg0.conf"
+    file.write_text("[Interface]\nPrivateKey = abc\n")
+    done = CliRunner().invoke(main, ["doctor", os.fspath(file)], env=variables, color=True)
+    assert done.exit_code == 3
+    assert "error: config-mistakes" in done.stdout
+    assert ("\x1b[" in done.stdout) == has_colours
