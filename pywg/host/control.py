@@ -64,7 +64,7 @@ def _explained(error: UapiError) -> str:
     match error.errno:
         case errno.ENODEV | errno.EOPNOTSUPP:
             return "there is no such WireGuard interface here; `pywg show interfaces` lists them"
-        case errno.EPERM | errno.EACCES:
+        case errno.EPERM:
             return f"{error}; try again as root"
         case errno.EADDRINUSE:
             return f"{error}; another program may listen on the port"

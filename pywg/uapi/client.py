@@ -158,9 +158,9 @@ class Client:
         try:
             return _connect(self._path)
         except OSError as error:
-            raise UapiError(
-                error.errno or errno.EIO, f"no daemon answers at {self._path}: {error.strerror or error}"
-            ) from None
+            hint = "; try again as root" if error.errno == errno.EACCES else ""
+            text = f"no daemon answers at {self._path}: {error.strerror or error}{hint}"
+            raise UapiError(error.errno or errno.EIO, text) from None
 
     def _request(self, lines: list[str]) -> BinaryIO:
         connection = self._connection or self._connected()

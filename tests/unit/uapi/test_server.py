@@ -9,6 +9,8 @@ import os
 import pathlib
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
@@ -612,6 +614,25 @@ def test_a_missing_daemon_is_told_with_its_errno(directory: pathlib.Path) -> Non
     with pytest.raises(UapiError, match="no daemon answers") as caught:
         Client.open("wg0", directory)
     assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user; run as root")
+def test_a_socket_of_another_user_is_told_with_what_to_do(tmp_path: pathlib.Path) -> None:
+    tmp_path.chmod(0o700)
+    program = (
+        "import os, pathlib, sys\n"
+        "from pywg.uapi.client import Client\n"
+        "from pywg.uapi.error import UapiError\n"
+        "os.setuid(65534)\n"
+        "try:\n    Client.open('wg0', pathlib.Path(sys.argv[1]))\n"
+        "except UapiError as error:\n    print(error)\n"
+    )
+    with listen("wg0", tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60
+        )
+    path = tmp_path / "wg0.sock"
+    assert done.stdout == f"no daemon answers at {path}: Permission denied; try again as root\n"
 
 
 def test_text_that_would_end_early_is_not_sent(directory: pathlib.Path) -> None:
