@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from setuptools import Extension, setup
@@ -45,6 +46,7 @@ def extensions() -> list[Extension]:
                 )
             ],
             include_dirs=["pywg/datapath"],
+            define_macros=[("PYWG_NO_PROBES", None)] if os.environ.get("PYWG_NO_PROBES") else [],
             extra_compile_args=["-O3", "-fno-strict-aliasing", "-Wno-unused-function"],
             libraries=["dl", "pthread"],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import time
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 LISTEN = "0A"
@@ -18,6 +19,14 @@ def parse_cpu_seconds(stat: str) -> float:
     """The same, of the text of /proc/PID/stat. The program's name, in brackets, may hold anything."""
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK
+
+
+def cpu_nanoseconds(pid: int) -> int:
+    """The same as `cpu_seconds`, by the process's own clock: exact, where ticks are hundredths of a second.
+
+    Raises OSError when there is no such process.
+    """
+    return time.clock_gettime_ns(~pid << 3 | 2)  # as clock_getcpuclockid(3) makes the number of that clock
 
 
 def rss_mb(pid: int) -> float:

@@ -25,7 +25,9 @@ def take(run: Run, path: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pywg-bench-shared-") as directory:
         settings = Settings(run.plan.seconds, pathlib.Path(directory))
         missing = run.missing()
-        with _progress(run, missing) as report:
+        costs = [MEASUREMENTS[name].cost(run.plan.seconds) for name, _, _ in missing]
+        steps = run.steps()
+        with progress(costs, len(steps), seconds_of(run, steps) - sum(costs)) as report:
             for name, turn, program in missing:
                 report(f"{name}, round {turn} of {run.plan.rounds}, {program}")
                 sample = take_one(name, turn, program, settings)
@@ -82,17 +84,22 @@ def clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def _progress(run: Run, missing: list[tuple[str, int, str]], stream: TextIO = sys.stderr) -> Iterator[Report]:
-    """A bar on a terminal where rich is installed, else a line per sample."""
-    total = len(run.steps())
+def progress(
+    costs: list[float], total: int, done: float = 0.0, stream: TextIO = sys.stderr
+) -> Iterator[Report]:
+    """A bar on a terminal where rich is installed, else a line per step.
+
+    costs: seconds of each step that is ahead. total: of how many steps these are the last. done: seconds of
+    those before.
+    """
     if stream.isatty():
         try:
-            with _bar(run, missing) as report:
+            with _bar(costs, done) as report:
                 yield report
                 return
         except ImportError:
             pass
-    counts = {"at": total - len(missing)}
+    counts = {"at": total - len(costs)}
 
     def line(text: str) -> None:
         if " failed: " not in text:
@@ -103,8 +110,8 @@ def _progress(run: Run, missing: list[tuple[str, int, str]], stream: TextIO = sy
 
 
 @contextlib.contextmanager
-def _bar(run: Run, missing: list[tuple[str, int, str]]) -> Iterator[Report]:
-    # Without rich, samples are told line by line.
+def _bar(costs: list[float], done: float) -> Iterator[Report]:
+    # Without rich, steps are told line by line.
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
@@ -121,18 +128,16 @@ def _bar(run: Run, missing: list[tuple[str, int, str]]) -> Iterator[Report]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    costs = [MEASUREMENTS[name].cost(run.plan.seconds) for name, _, _ in missing]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        done = seconds_of(run, run.steps()) - sum(costs)
-        task = progress.add_task("", total=done + sum(costs))
-        progress.update(task, completed=done)
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=done + sum(costs))
+        bar.update(task, completed=done)
         ahead = iter([0.0, *costs])
 
         def report(text: str) -> None:
             if " failed: " in text:
-                progress.console.print(text, style="red", highlight=False)
+                bar.console.print(text, style="red", highlight=False)
             else:
-                progress.update(task, description=text, advance=next(ahead))
+                bar.update(task, description=text, advance=next(ahead))
 
         yield report
-        progress.update(task, description="done", advance=costs[-1] if costs else 0)
+        bar.update(task, description="done", advance=costs[-1] if costs else 0)

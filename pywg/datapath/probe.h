@@ -3,13 +3,15 @@
  *
  * Each probe has one site, in a function that is never inlined: a `nop` that the kernel replaces by a breakpoint, and a
  * note that says where that is and in which registers the arguments are. Its semaphore counts who is attached, so
- * an unattached probe costs a load and a branch. Elsewhere than on Linux on x86-64 and AArch64 there are none. */
+ * an unattached probe costs a load and a branch. Elsewhere than on Linux on x86-64 and AArch64 there are none, nor
+ * with PYWG_NO_PROBES: the build that theirs is measured against. */
 #ifndef PYWG_PROBE_H
 #define PYWG_PROBE_H
 
 #include <stdint.h>
 
-#if defined(__linux__) && defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__)) && defined(__GNUC__)
+#if !defined(PYWG_NO_PROBES) && defined(__linux__) && defined(__LP64__) && defined(__GNUC__) &&                         \
+    (defined(__x86_64__) || defined(__aarch64__))
 #define PROBES_BUILT 1
 #else
 #define PROBES_BUILT 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -109,3 +110,11 @@ def test_ethrs_latency_is_the_median_of_its_lines_in_microseconds():
 def test_what_is_no_number_of_ethr_is_an_error(text):
     with pytest.raises(MeasureError):
         ethr.number(text)
+
+
+def test_a_process_of_its_own_clock_counts_what_it_used():
+    before = procfs.cpu_nanoseconds(os.getpid())
+    mine = time.process_time_ns()
+    while time.process_time_ns() - mine < 2_000_000:
+        pass
+    assert 2_000_000 <= procfs.cpu_nanoseconds(os.getpid()) - before < 2_000_000_000
