@@ -475,30 +475,22 @@ class _Parser:
             return
         self._peer.name = Located(shown, self._at(column))
 
+    def _private_key_source(self, name: str, word: Word) -> None:
+        section = self._interface
+        section.private_key_source = self._key_source(name, word, section.private_key_source)
+
+    def _preshared_key_source(self, name: str, word: Word) -> None:
+        section = self._peer
+        section.preshared_key_source = self._key_source(name, word, section.preshared_key_source)
+
     def _key_source(
-        self, name: str, word: Word, before: Located[KeySource] | None, convert: Callable[[str], KeySource]
+        self, name: str, word: Word, before: Located[KeySource] | None
     ) -> Located[KeySource] | None:
         if before is not None:
             text = f"line {before.position.line} says already where the key is"
             self._mistake(self._at(word.column), f"{name}: {text}")
             return before
-        return self._one(name, word, convert)
-
-    def _private_key_file(self, name: str, word: Word) -> None:
-        before = self._interface.private_key_source
-        self._interface.private_key_source = self._key_source(name, word, before, _key_file)
-
-    def _private_key_variable(self, name: str, word: Word) -> None:
-        before = self._interface.private_key_source
-        self._interface.private_key_source = self._key_source(name, word, before, _key_variable)
-
-    def _preshared_key_file(self, name: str, word: Word) -> None:
-        before = self._peer.preshared_key_source
-        self._peer.preshared_key_source = self._key_source(name, word, before, _key_file)
-
-    def _preshared_key_variable(self, name: str, word: Word) -> None:
-        before = self._peer.preshared_key_source
-        self._peer.preshared_key_source = self._key_source(name, word, before, _key_variable)
+        return self._one(name, word, _key_file if name.endswith("File") else _key_variable)
 
     def _another_endpoint(self, name: str, word: Word) -> None:
         located = self._wg_one(name, word, endpoint_name)
@@ -552,15 +544,15 @@ _PEER_ENTRIES = {
 _INTERFACE_EXTENSIONS = {
     entry.name.lower(): entry
     for entry in (
-        _Entry("PrivateKeyFile", _P._private_key_file),
-        _Entry("PrivateKey", _P._private_key_variable),
+        _Entry("PrivateKeyFile", _P._private_key_source),
+        _Entry("PrivateKey", _P._private_key_source),
     )
 }
 _PEER_EXTENSIONS = {
     entry.name.lower(): entry
     for entry in (
-        _Entry("PresharedKeyFile", _P._preshared_key_file),
-        _Entry("PresharedKey", _P._preshared_key_variable),
+        _Entry("PresharedKeyFile", _P._preshared_key_source),
+        _Entry("PresharedKey", _P._preshared_key_source),
         _Entry("DisallowedIPs", _P._disallowed_ips),
         _Entry("Endpoint", _P._another_endpoint),
     )

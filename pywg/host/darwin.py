@@ -19,9 +19,6 @@ from pywg.errors import PywgError
 from pywg.host.command import run
 from pywg.wire.endpoint import Endpoint
 
-HALVES = {4: ("0.0.0.0/1", "128.0.0.0/1"), 6: ("::/1", "8000::/1")}
-"""A default route in two parts, each more specific than the system's own, which stays."""
-
 _BLACKHOLE = {4: "127.0.0.1", 6: "::1"}
 _INTERFACE = re.compile(r"^\s*interface:\s*(\S+)", re.MULTILINE)
 _MTU = re.compile(r"\bmtu (\d+)")

@@ -21,7 +21,6 @@ from pywg.host import control, darwin_monitor, networksetup
 from pywg.host.command import run, shown
 from pywg.host.daemon import finish_start, shown_command, spawn_daemon, wait_until_ready
 from pywg.host.darwin import (
-    HALVES,
     DarwinNetwork,
     EndpointRoutes,
     address_command,
@@ -33,6 +32,7 @@ from pywg.host.darwin import (
 from pywg.host.darwin_state import Tunnel, name_file, real_interface
 from pywg.host.hooks import run_hooks
 from pywg.host.names import interface_exists, require_network_rights
+from pywg.host.network import HALVES
 from pywg.host.networksetup import Resolver
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import choose_mtu, routes_to_add

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 from pywg.config.model import InterfaceAddress, Network
 from pywg.wire.endpoint import Endpoint
 
+HALVES = {4: ("0.0.0.0/1", "128.0.0.0/1"), 6: ("::/1", "8000::/1")}
+"""A default route in two parts, each more specific than the system's own, which stays; by IP version."""
+
 
 class SystemNetwork(Protocol):
     """The network of the system that we are on; a context manager."""

@@ -16,9 +16,6 @@ from pywg.errors import PywgError
 from pywg.host.command import run
 from pywg.wire.endpoint import Endpoint
 
-HALVES = {4: ("0.0.0.0/1", "128.0.0.0/1"), 6: ("::/1", "8000::/1")}
-"""A default route in two parts, each more specific than the system's own, which stays."""
-
 _STORE = "store=active"
 _ON_LINK = {"0.0.0.0", "::", ""}  # noqa: S104  what Windows tells as next hop where there is none
 

@@ -23,11 +23,11 @@ from pywg.host.command import run, shown
 from pywg.host.hooks import run_hooks
 from pywg.host.inprocess import EngineThread
 from pywg.host.names import require_network_rights
+from pywg.host.network import HALVES
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import choose_mtu, routes_to_add
 from pywg.host.steps import Interrupted, Steps, Undo, placed
 from pywg.host.windows import (
-    HALVES,
     Way,
     WindowsNetwork,
     address_command,

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import os
 import select
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
-from pywg.bind.udp import UdpBind
-from pywg.datapath.portable import PortableDataPath
-from pywg.device.device import Device
-from pywg.engine import Engine
 from pywg.errors import PywgError
-from pywg.noise.keys import PrivateKey
 from pywg.tun.base import TunGoneError, TunOffload, TunState
 from pywg.tun.darwin import DarwinTun
-from pywg.wire.endpoint import Endpoint
 from tests.darwin import INET, INET6, Kernel
+from tests.engines import running_pair
 from tests.spec.world import payload_of, udp_packet
 
 FOUR = udp_packet("10.0.0.1", "10.0.0.2", b"four")
@@ -137,23 +129,10 @@ def test_two_engines_carry_packets_between_two_utun_interfaces(kernel):
     async def story():
         loop = asyncio.get_running_loop()
         tuns = [DarwinTun.create("utun", 1420, kernel) for _ in range(2)]
-        engines = []
-        keys = [PrivateKey.generate(os.urandom) for _ in tuns]
-        for tun, key in zip(tuns, keys, strict=True):
-            engine = Engine(Device(os.urandom, time.time_ns), PortableDataPath(tun), tun, UdpBind.open)
-            engine.set_private_key(key)
-            engines.append(engine)
-        tasks = [asyncio.create_task(engine.run()) for engine in engines]
-        try:
-            await asyncio.sleep(0)
+        async with running_pair(tuns) as pair:
             for tun in tuns:
                 kernel.bring(tun.name, up=True)
-            ports = [engine.snapshot().listen_port for engine in engines]
-            for at, engine in enumerate(engines):
-                peer = engine.add_peer(keys[1 - at].public_key)
-                engine.set_endpoint(peer, Endpoint("127.0.0.1", ports[1 - at]))
-                engine.add_allowed_ips(peer, [ipaddress.ip_network(f"10.0.0.{2 - at}")])
-                engine.commit()
+            pair.introduce()
             hosts = [kernel.hosts[tun.name] for tun in tuns]
             for number in range(20):
                 for at in (0, 1):
@@ -164,13 +143,6 @@ def test_two_engines_carry_packets_between_two_utun_interfaces(kernel):
                     assert payload_of(arrived[4:]) == payload
             kernel.destroy("utun1")
             with pytest.raises(TunGoneError):
-                await tasks[1]
-        finally:
-            for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, TunGoneError):
-                    await task
-            for tun in tuns:
-                tun.close()
+                await pair.tasks[1]
 
     asyncio.run(story())

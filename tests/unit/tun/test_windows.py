@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import ipaddress
-import os
 import select
 import selectors
 import threading
-import time
 
 import pytest
 
-from pywg.bind.udp import UdpBind
-from pywg.datapath.portable import PortableDataPath
-from pywg.device.device import Device
-from pywg.engine import Engine
 from pywg.errors import PywgError
-from pywg.noise.keys import PrivateKey
 from pywg.tun import wintun
 from pywg.tun.base import TunGoneError, TunOffload, TunState
 from pywg.tun.windows import WindowsTun
-from pywg.wire.endpoint import Endpoint
 from tests import windows
+from tests.engines import running_pair
 from tests.spec.world import payload_of, udp_packet
 
 PACKET = udp_packet("10.0.0.1", "10.0.0.2", b"hello")
@@ -189,21 +180,8 @@ def test_two_engines_carry_packets_between_two_adapters(monkeypatch):
         loop = asyncio.get_running_loop()
         tuns = [WindowsTun.create(f"tun{at}", 1420, windows.load()) for at in (0, 1)]
         hosts = [windows.Host(tun.name) for tun in tuns]
-        keys = [PrivateKey.generate(os.urandom) for _ in tuns]
-        engines = []
-        for tun, key in zip(tuns, keys, strict=True):
-            engine = Engine(Device(os.urandom, time.time_ns), PortableDataPath(tun), tun, UdpBind.open)
-            engine.set_private_key(key)
-            engines.append(engine)
-        tasks = [asyncio.create_task(engine.run()) for engine in engines]
-        try:
-            await asyncio.sleep(0)
-            ports = [engine.snapshot().listen_port for engine in engines]
-            for at, engine in enumerate(engines):
-                peer = engine.add_peer(keys[1 - at].public_key)
-                engine.set_endpoint(peer, Endpoint("127.0.0.1", ports[1 - at]))
-                engine.add_allowed_ips(peer, [ipaddress.ip_network(f"10.0.0.{2 - at}")])
-                engine.commit()
+        async with running_pair(tuns) as pair:
+            pair.introduce()
             for number in range(20):
                 for at in (0, 1):
                     hosts[at].send(udp_packet(f"10.0.0.{1 + at}", f"10.0.0.{2 - at}", b"packet %d" % number))
@@ -211,13 +189,6 @@ def test_two_engines_carry_packets_between_two_adapters(monkeypatch):
                     assert payload_of(arrived) == b"packet %d" % number
             hosts[1].remove()
             with pytest.raises(TunGoneError):
-                await asyncio.wait_for(tasks[1], 10)
-        finally:
-            for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, TunGoneError):
-                    await task
-            for tun in tuns:
-                tun.close()
+                await asyncio.wait_for(pair.tasks[1], 10)
 
     asyncio.run(story())
