@@ -61,13 +61,17 @@ OpenBind = Callable[[int, int], Bind]
 class Statistics:
     """What an engine has counted, and how it stands.
 
-    now: seconds of the engine's clock. queued: handshake messages that wait. lag: the most seconds that a
-    due turn had to wait since the last time somebody asked. outgoing, incoming: bursts of the data path.
+    now: seconds of the engine's clock. dropped_ago: seconds since the data path last told of a drop, by
+    reason. stranger: who began a handshake last without being a peer, where, and how many seconds ago.
+    queued: handshake messages that wait. lag: the most seconds that a due turn had to wait since the last
+    time somebody asked. outgoing, incoming: bursts of the data path.
     """
 
     now: float
     peers: list[PeerStatistics]
     drops: Counter[DropReason]
+    dropped_ago: dict[DropReason, float]
+    stranger: tuple[PublicKey, Endpoint, float] | None
     queued: int
     under_load: bool
     lag: float
@@ -105,6 +109,7 @@ class Engine:
         self._mtu = tun.state().mtu
         self._tun_up = False
         self._drops: Counter[DropReason] = Counter()
+        self._dropped_at: dict[DropReason, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: clock.Alarm | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -128,7 +133,9 @@ class Engine:
         report = self._datapath.drain(now)
         self._drain_by = now + ACTIVE_DRAIN if report.activity else None
         self._more = report.more
-        self._drops.update(report.drops)
+        if report.drops:
+            self._drops.update(report.drops)
+            self._dropped_at.update(dict.fromkeys(report.drops, now))
         if self._bind is not None and (lost := self._bind.take_lost()):
             self._drops[DropReason.SEND_FAILED] += lost
         self.device.observed(report, now)
@@ -401,18 +408,28 @@ class Engine:
 
     def statistics(self) -> Statistics:
         """What was counted so far, and how things stand. The lag begins anew with each call."""
+        statistics = self._statistics(suspects=False)
+        self._lag = 0.0
+        return statistics
+
+    def suspicious(self) -> Statistics:
+        """The same of those peers only with which something may be wrong; nothing begins anew."""
+        return self._statistics(suspects=True)
+
+    def _statistics(self, *, suspects: bool) -> Statistics:
         with contextlib.suppress(TunGoneError):
             self.turn()
-        now = self._now()
-        lag, self._lag = self._lag, 0.0
+        now, stranger = self._now(), self.device.stranger
         outgoing, incoming = self._datapath.bursts()
         return Statistics(
             now=now,
-            peers=[PeerStatistics.of(peer, now) for peer in self.device.peers()],
+            peers=self.device.statistics(now, suspects=suspects),
             drops=self.drops,
+            dropped_ago={reason: now - at for reason, at in self._dropped_at.items()},
+            stranger=None if stranger is None else (*stranger[:2], now - stranger[2]),
             queued=self.device.queue_length,
             under_load=self.device.under_load(now),
-            lag=lag,
+            lag=self._lag,
             outgoing=outgoing,
             incoming=incoming,
             listen_port=self._port if self._bind is not None else 0,

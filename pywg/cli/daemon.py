@@ -16,7 +16,7 @@ from pywg.bind.udp import UdpBind
 from pywg.datapath import describe, open_datapath, probes
 from pywg.device.device import Device
 from pywg.engine import Engine
-from pywg.observe import keylog
+from pywg.observe import findingslog, keylog
 from pywg.observe.services import services
 from pywg.tun.base import Tun
 from pywg.uapi.path import SocketFile
@@ -54,6 +54,7 @@ async def run(
     if not clock.wall_clock_is_right():
         said = time.strftime("%Y-%m-%d", time.gmtime(time.time()))
         logger.error("the wall clock says %s: peers that knew us later refuse us until it is right", said)
+    findings = asyncio.create_task(findingslog.follow(engine, tun.name))
     waiting = [
         asyncio.create_task(engine.run()),
         asyncio.create_task(server.wait_until_removed()),
@@ -63,7 +64,7 @@ async def run(
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await server.stop()
-        for task in waiting:
+        for task in (findings, *waiting):
             task.cancel()
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         tun.close()  # before the socket goes: whoever sees that gone may make both anew

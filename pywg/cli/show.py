@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from pywg.cli.wgusage import WORDS, refuse_usage
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
 from pywg.host import control
+
+if TYPE_CHECKING:
+    from pywg.observe.findings import Finding
 
 _USAGE = f"[--json] {{ <interface> | all | interfaces }} [{' | '.join(wgformat.FIELDS)}]"
 
@@ -77,6 +80,7 @@ def _show_all(context: click.Context, as_json: bool) -> None:
         for name, device in _readable(interfaces):
             devices.append((name, device))
             _print_pretty(name, device)
+            _print_findings(name)
             if name != interfaces[-1]:
                 click.echo()
     if interfaces and not devices:
@@ -100,6 +104,7 @@ def _show_one(interface: str, as_json: bool) -> None:
         _print_json([(interface, device)])
     else:
         _print_pretty(interface, device)
+        _print_findings(interface)
 
 
 def _show_field(context: click.Context, interface: str, field: str) -> None:
@@ -131,18 +136,34 @@ def _print_pretty(name: str, device: DeviceSnapshot) -> None:
     click.echo(text if _has_colours() else wgformat.without_colours(text), nl=False, color=True)
 
 
-def _print_json(devices: list[tuple[str, DeviceSnapshot]]) -> None:
-    # Half of what this command imports; only JSON has it.
-    from pywg.host.peernames import peer_names
-    from pywg.observe.checks_handshake import from_statistics
+def _print_findings(name: str) -> None:
+    """What is wrong as far as counts alone tell, beside what `wg` prints: for eyes only, never in a pipe."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return
+    from pywg.observe.findings import short
+
+    for finding in _findings(name):
+        whom = f"{short(finding.peer, finding.name)}: " if finding.peer else ""
+        click.echo(f"{finding.weight.value}: {whom}{finding.kind.summary}", err=True)
+        click.echo(f"  `pywg doctor {name}` tells more [{finding.code}]", err=True)
+
+
+def _findings(name: str) -> list[Finding]:
+    from pywg.observe.counted import from_statistics
     from pywg.observe.findings import settle
 
+    try:
+        said = control.statistics(name)
+    except PywgError:
+        return []  # it has gone since it was read
+    return [] if said is None else settle(from_statistics(said))
+
+
+def _print_json(devices: list[tuple[str, DeviceSnapshot]]) -> None:
+    from pywg.host.peernames import peer_names  # half of what this command imports
+
     def findings(name: str) -> list[dict[str, Any]]:
-        try:
-            said = control.statistics(name)
-        except PywgError:
-            return []  # it has gone since it was read
-        return [] if said is None else [finding.to_json() for finding in settle(from_statistics(said))]
+        return [finding.to_json() for finding in _findings(name)]
 
     value = wgformat.json_value(devices, hide_keys=_hides_keys(), names=peer_names, findings=findings)
     click.echo(json.dumps(value, indent=2))

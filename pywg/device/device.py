@@ -58,9 +58,10 @@ from pywg.device.session import (
     SetIdentity,
     WriteTun,
 )
+from pywg.device.statistics import PeerStatistics
 from pywg.device.timers import Timer, TimerQueue
 from pywg.errors import BadPacket, DropReason, PywgError
-from pywg.noise import cookie, handshake
+from pywg.noise import cookie, handshake, tai64n
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.noise.tai64n import Tai64nClock
 from pywg.wire import ip, messages
@@ -68,6 +69,9 @@ from pywg.wire.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
+
+CLOCKS_APART_NS = 60 * 10**9
+"""Nanoseconds by which a peer's clock may be ahead of ours before we wonder which is right."""
 
 _CHEAP_DROPS = frozenset({DropReason.UNDER_LOAD, DropReason.RATE_LIMITED, DropReason.UNKNOWN_INDEX})
 
@@ -105,6 +109,8 @@ class Device:
         self._queue: deque[tuple[bytes, Endpoint]] = deque()
         self._queued_of: Counter[bytes] = Counter()  # by source
         self._stranger: tuple[PublicKey, Endpoint] | None = None  # the last one, until it was told
+        self.stranger: tuple[PublicKey, Endpoint, float] | None = None
+        """The last initiator whose key no peer has, where it was, and when."""
         self._last_under_load: float | None = None
         self._handshake_limiter = RateLimiter()
         self._unreachable_limiter = RateLimiter()
@@ -302,7 +308,7 @@ class Device:
             logger.debug("dropped handshake messages: %s; the last from %s", counts, source)
         if self._stranger is not None:
             key, seen_at = self._stranger
-            self._stranger = None
+            self._stranger, self.stranger = None, (key, seen_at, now)
             if self.watcher is not None:
                 text = "begins a handshake with us, but is no peer"
                 self.watcher(Event(EventKind.STRANGER, text, key, endpoint=seen_at))
@@ -312,6 +318,24 @@ class Device:
         self._queued_of[who] -= 1
         if not self._queued_of[who]:
             del self._queued_of[who]
+
+    def statistics(self, now: float, *, suspects: bool = False) -> list[PeerStatistics]:
+        """What is known of the peers for whoever watches.
+
+        suspects: only of those with which something may be wrong, who are quickly found among very many.
+        """
+        wall, losers = self._wall_clock(), self._routes.losers()
+        lost = {peer: (network, self._peers[taker].public_key) for peer, (network, taker) in losers.items()}
+        soon = tai64n.encode(wall + CLOCKS_APART_NS)
+        return [
+            PeerStatistics.of(peer, now, wall, lost.get(peer.id))
+            for peer in self._peers.values()
+            if not suspects
+            or peer.silent_since is not None
+            or peer.counts.refused
+            or peer.last_timestamp > soon
+            or peer.id in lost
+        ]
 
     def _is_under_load(self, now: float) -> bool:
         was = self.under_load(now)
@@ -368,10 +392,10 @@ class Device:
             raise BadPacket(DropReason.UNKNOWN_PEER)
         timestamp = received.read_timestamp_untrusted(peer.static_static(private_key))
         if timestamp <= peer.last_timestamp:
-            self._refuse(peer, DropReason.OLD_TIMESTAMP, source)
+            self._refuse(peer, DropReason.OLD_TIMESTAMP, source, now)
         last = peer.last_consumed_initiation
         if last is not None and now - last < INITIATION_INTERVAL:
-            self._refuse(peer, DropReason.INITIATION_FLOOD, source)
+            self._refuse(peer, DropReason.INITIATION_FLOOD, source, now)
         ephemeral_public, nothing, keys = received.respond(peer.preshared_key, self._new_ephemeral(peer))
         peer.last_timestamp = timestamp
         peer.last_consumed_initiation = now
@@ -387,10 +411,11 @@ class Device:
         self._tell(EventKind.RESPONSE_SENT, peer, "received an initiation, sent the response")
         return peer
 
-    def _refuse(self, peer: Peer, reason: DropReason, source: Endpoint) -> NoReturn:
+    def _refuse(self, peer: Peer, reason: DropReason, source: Endpoint, now: float) -> NoReturn:
         """Drop a handshake message of a known peer. Raises BadPacket."""
         refused = peer.counts.refused = peer.counts.refused or {}
-        refused[reason] = refused.get(reason, 0) + 1
+        count, _ = refused.get(reason, (0, now))
+        refused[reason] = count + 1, now
         if self.watcher is not None:
             text = f"its handshake message was refused: {reason.value}"
             self.watcher(
@@ -410,7 +435,7 @@ class Device:
                 peer.preshared_key, message.ephemeral, message.nothing
             )
         except BadPacket as bad:
-            self._refuse(peer, bad.reason, source)
+            self._refuse(peer, bad.reason, source, now)
         if peer.last_sent_initiation is not None:
             peer.counts.round_trip = now - peer.last_sent_initiation
         peer.handshake = peer.handshake_index = None

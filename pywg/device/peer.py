@@ -17,7 +17,8 @@ from pywg.wire.endpoint import Endpoint
 class Counts:
     """What happened with a peer since it was added; handshakes by outcome, and inner packets.
 
-    refused: handshake messages of this peer that failed a check, by reason; None: there was none.
+    refused: how many handshake messages of this peer failed a check, by reason, and when the last one did;
+    None: there was none.
     round_trip: seconds from our last answered initiation to its response; None: none was answered yet.
     """
 
@@ -37,7 +38,7 @@ class Counts:
         self.initiations_received = 0
         self.completed = 0
         self.gave_up = 0
-        self.refused: dict[DropReason, int] | None = None
+        self.refused: dict[DropReason, tuple[int, float]] | None = None
         self.round_trip: float | None = None
         self.rx_packets = 0
         self.tx_packets = 0

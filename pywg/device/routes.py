@@ -16,6 +16,7 @@ class Routes:
     def __init__(self) -> None:
         self._owners: dict[Network, PeerId] = {}
         self._networks: dict[PeerId, dict[Network, None]] = {}
+        self._lost: dict[PeerId, Network] = {}  # the last network that another peer was given
 
     def add(self, peer: PeerId, networks: Iterable[Network]) -> None:
         """Give networks to a peer, taking each from whoever had it."""
@@ -25,6 +26,7 @@ class Routes:
             if owner != peer:
                 del self._networks[owner][network]
                 self._owners[network] = peer
+                self._lost[owner] = network
             mine[network] = None
 
     def remove(self, peer: PeerId, networks: Iterable[Network]) -> list[Network]:
@@ -38,6 +40,7 @@ class Routes:
 
     def clear(self, peer: PeerId) -> list[Network]:
         """Take all networks from a peer; returns them."""
+        self._lost.pop(peer, None)
         networks = list(self._networks.pop(peer, ()))
         for network in networks:
             del self._owners[network]
@@ -46,6 +49,14 @@ class Routes:
     def of(self, peer: PeerId) -> list[Network]:
         """A peer's networks, in the order they were added."""
         return list(self._networks.get(peer, ()))
+
+    def losers(self) -> dict[PeerId, tuple[Network, PeerId]]:
+        """Peers that have nothing left since others were given it: the last network, and who has it now."""
+        return {
+            peer: (network, self._owners[network])
+            for peer, network in self._lost.items()
+            if not self._networks.get(peer) and network in self._owners
+        }
 
     def __len__(self) -> int:
         return len(self._owners)

@@ -28,8 +28,9 @@ class Watched:
 
     before, after: what `stats=1` answered at both ends; None for other daemons than pywgd. events: those of
     `events=1` between. left, arrived: handshake messages on the wire with the device's port, as (type,
-    address of the other side); None when it could not be seen. counters: how much those of the kernel's
-    network statistics grew. device: the device at the end.
+    address of the other side); None when it could not be seen. wrong_mac1: the addresses of those that
+    arrived and were for another public key than ours. counters: how much those of the kernel's network
+    statistics grew. device: the device at the end.
     """
 
     before: dict[str, Any] | None = None
@@ -37,6 +38,7 @@ class Watched:
     events: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     left: list[tuple[int, str]] | None = None
     arrived: list[tuple[int, str]] | None = None
+    wrong_mac1: list[str] | None = None
     counters: dict[str, int] = dataclasses.field(default_factory=dict)
     device: DeviceSnapshot | None = None
     seconds: float = 0.0

@@ -5,16 +5,22 @@ WireGuard answers nobody whom it does not know, so much is told apart only by wh
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pywg.observe.checks import Subject
-from pywg.observe.findings import Finding, short
+from pywg.observe.counted import CLOCKS_APART, behind_a_peer
+from pywg.observe.findings import Finding, Severity
 from pywg.observe.watching import has_session, refused
 
 CLOCK_SLACK = 5.0
 """Seconds by which a handshake may lie in the future."""
+
+_CLOCKS = ("/var/lib/systemd/timesync/clock", "/etc/fake-hwclock.data", "/var/log/wtmp")
+"""Files that systems write again and again, some of them so that their clock never goes back."""
 
 _INITIATION, _RESPONSE = 1, 2
 _SAME_PSK = "pywg genpsk  # the same PresharedKey in both files, or in none"
@@ -27,26 +33,6 @@ _HANDLED = (
     "initiation-flood",
     "queue-full",
 )
-
-
-def from_statistics(said: dict[str, Any]) -> Iterator[Finding]:
-    """What one answer of `stats=1` alone tells, for metrics; nothing is watched or sent."""
-    if not said["is_up"]:
-        yield Finding("interface-down", "The interface is down.")
-        return
-    if said["under_load"]:
-        yield Finding("under-load", "Handshakes need a cookie now.")
-    for peer in said["peers"]:
-        key, waiting = peer["public_key"], peer["waiting_since"]
-        called = short(key, peer["name"])
-        never = peer["last_handshake"] is None
-        if peer["handshakes"]["refused"].get("bad-tag") and (never or waiting is not None):
-            seen = f"The answer of {called} cannot be opened."
-            yield Finding("preshared-key-differs", seen, (), key, peer["name"], waiting)
-        if waiting is None:
-            continue
-        seen = f"Initiations leave for {called}, and nothing comes back."
-        yield Finding("handshake-unanswered", seen, (), key, peer["name"], waiting)
 
 
 def answers_that_do_not_open(subject: Subject) -> Iterator[Finding]:
@@ -94,16 +80,36 @@ def clocks(subject: Subject) -> Iterator[Finding]:
                 f"# and then: {_again(subject)}",
                 key=key,
             )
+    for _, _, after in _pairs(subject):
+        if (seen := behind_a_peer(after)) is not None:
+            ntp = "timedatectl set-ntp true  # here, or there: whose clock is wrong"
+            yield subject.finding(
+                "clock-behind", seen, ntp, key=after["public_key"], severity=Severity.WARNING
+            )
     last, key = max(
         ((peer.last_handshake_ns / 1e9, str(peer.public_key)) for peer in _peers(subject)), default=(0.0, "")
     )
+    written, path = max(_written(subject), default=(0.0, ""))
     if last > time.time() + CLOCK_SLACK:
-        yield subject.finding(
-            "clock-behind",
-            f"The last handshake with {subject.called(key)} was {last - time.time():.0f} s from now: the "
-            "clock here went back.",
-            "timedatectl set-ntp true",
-        )
+        seen = f"The last handshake with {subject.called(key)} was {last - time.time():.0f} s from now"
+    elif written > time.time() + CLOCKS_APART:
+        seen = f"{path} was written {written - time.time():.0f} s from now"
+    else:
+        return
+    yield subject.finding(
+        "clock-behind",
+        f"{seen}: the clock here went back. Peers take our initiations for repeated ones until it is later "
+        "than in the last one that they took.",
+        "timedatectl set-ntp true",
+    )
+
+
+def _written(subject: Subject) -> Iterator[tuple[float, str]]:
+    """When files were last written that tell of a time that has been."""
+    for path in (subject.path, *_CLOCKS):
+        with contextlib.suppress(OSError):
+            if path is not None:
+                yield Path(path).stat().st_mtime, path
 
 
 def strangers(subject: Subject) -> Iterator[Finding]:
@@ -138,19 +144,43 @@ def strangers(subject: Subject) -> Iterator[Finding]:
 
 
 def another_key_for_us(subject: Subject) -> Iterator[Finding]:
-    """MAC1 is made with the receiver's public key."""
-    count = subject.watched.drops("bad-mac1")
-    device = subject.device
-    if count and device is not None and device.private_key is not None:
-        arrived = sorted({host for kind, host in subject.watched.arrived or () if kind == _INITIATION})
-        who = f" from {', '.join(arrived[:3])}" if arrived else ""
-        yield subject.finding(
-            "other-key-for-us",
-            f"{_times(count)} in {subject.watched.seconds:.0f} s a handshake message came{who} that is for "
-            "another public key than ours.",
-            "# on the other host, in the [Peer] section for this host:",
-            f"PublicKey = {device.private_key.public_key.base64}",
-        )
+    """MAC1 is made with the receiver's public key: a mistake of a peer's, or a stranger who tries ports."""
+    watched, device = subject.watched, subject.device
+    count = watched.drops("bad-mac1")
+    if not count or device is None or device.private_key is None:
+        return
+    do = (
+        "# on the other host, in the [Peer] section for this host:",
+        f"PublicKey = {device.private_key.public_key.base64}",
+    )
+    without = [p for p in _peers(subject) if not has_session(subject, str(p.public_key))]
+    callers = set(watched.wrong_mac1 or ())
+    for peer in without:
+        if peer.endpoint is not None and peer.endpoint.host in callers:
+            key = str(peer.public_key)
+            yield subject.finding(
+                "other-key-for-us",
+                f"From {peer.endpoint.host}, where {subject.called(key)} is, come handshake messages that "
+                "are for another public key than ours.",
+                *do,
+                key=key,
+            )
+    strangers = sorted(callers - {p.endpoint.host for p in without if p.endpoint is not None})
+    if watched.wrong_mac1 is not None and not strangers:
+        return
+    who = f" from {', '.join(strangers[:3])}" if strangers else ""
+    seen = (
+        f"{_times(count)} in {watched.seconds:.0f} s a handshake message came{who} that is for another "
+        "public key than ours"
+    )
+    if not without:
+        weight, seen = Severity.NOTE, f"{seen}. All peers have sessions, so it is nobody's whom we know."
+    elif strangers:
+        weight = Severity.WARNING
+        seen = f"{seen}: of a peer that is somewhere else now, or of a stranger who tries ports."
+    else:
+        weight, seen = Severity.ERROR, f"{seen}."
+    yield subject.finding("other-key-for-us", seen, *do, severity=weight)
 
 
 def load(subject: Subject) -> Iterator[Finding]:

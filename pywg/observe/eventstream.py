@@ -10,6 +10,7 @@ from typing import Any
 
 from pywg.errors import PywgError
 from pywg.host.peernames import peer_names
+from pywg.observe.findings import short_key
 from pywg.uapi.client import Client, has_daemon, list_interfaces
 from pywg.uapi.error import UapiError
 
@@ -78,11 +79,6 @@ def in_words(event: Event, *, brief: bool = False) -> str:
     """
     at = time.strftime("%H:%M:%S", time.localtime(event["time"]))
     return f"{at} {event['interface']} {_subject(event, brief)}{event.get('text', event['kind'])}"
-
-
-def short_key(key: str) -> str:
-    """The first and the last four letters of a public key in base64, as logs have them."""
-    return f"{key[:4]}…{key[39:43]}"
 
 
 def _subject(event: Event, brief: bool) -> str:

@@ -1,7 +1,8 @@
 """The registry of findings: what may be wrong with a tunnel, each with a stable code, and what hides what.
 
-`checks*.py` find them; `pywg doctor`, metrics and the documents read them here. The registry's order is that
-of likelihood, by which findings are told. docs/reference/findings.md explains every code.
+`checks*.py` and `counted.py` find them; `pywg doctor`, `show`, metrics, the daemon's log and the documents
+read them here. The registry's order is that of likelihood, by which findings are told.
+docs/reference/findings.md explains every code.
 """
 
 from __future__ import annotations
@@ -197,10 +198,14 @@ def settle(found: Iterable[Finding]) -> list[Finding]:
     """What is told of what was found: causes without their consequences, the worst and likeliest first.
 
     A finding hides its consequences of the same peer; one of the interface hides those of every peer.
-    Notes hide nothing.
+    Notes hide nothing, nor does what is told with less weight than its kind has: it may not be the cause.
     """
     lasting = [f for f in dict.fromkeys(found) if f.lasted is None or f.lasted >= f.kind.lasts]
-    hiding = [f for f in lasting if f.weight is not Severity.NOTE]
+    hiding = [
+        f
+        for f in lasting
+        if f.weight is not Severity.NOTE and _SEVERITIES.index(f.weight) <= _SEVERITIES.index(f.kind.severity)
+    ]
     interface_wide = {f.code for f in hiding if f.peer is None}
     of_peer = {(f.code, f.peer) for f in hiding}
 
@@ -215,6 +220,11 @@ def settle(found: Iterable[Finding]) -> list[Finding]:
         return _SEVERITIES.index(finding.weight), _ORDER[finding.code], finding.name or finding.peer or ""
 
     return sorted((f for f in lasting if not is_hidden(f)), key=place)
+
+
+def short_key(key: str) -> str:
+    """The first and the last four letters of a public key in base64, as logs have them."""
+    return f"{key[:4]}…{key[39:43]}"
 
 
 def short(peer: str, name: str | None) -> str:

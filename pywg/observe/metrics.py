@@ -24,7 +24,7 @@ from pywg.device.snapshot import PeerSnapshot
 from pywg.errors import PywgError
 from pywg.host import control
 from pywg.host.peernames import peer_names
-from pywg.observe.checks_handshake import from_statistics
+from pywg.observe.counted import from_statistics
 from pywg.observe.findings import settle
 
 _PEER = ["interface", "public_key", "allowed_ips", "friendly_name"]

@@ -10,6 +10,8 @@ from typing import Any
 from pywg.datapath.base import Bursts
 from pywg.device.statistics import PeerStatistics
 from pywg.engine import Statistics
+from pywg.noise.keys import PublicKey
+from pywg.wire.endpoint import Endpoint
 
 VERSION = 1
 
@@ -27,6 +29,8 @@ def to_json(statistics: Statistics, datapath: str, started: float) -> dict[str, 
         "listen_port": statistics.listen_port,
         "mtu": statistics.mtu,
         "drops": dict(sorted(_by_name(statistics).items())),
+        "dropped_ago": {reason.value: round(ago, 3) for reason, ago in statistics.dropped_ago.items()},
+        "stranger": None if statistics.stranger is None else _stranger(*statistics.stranger),
         "handshake_queue": statistics.queued,
         "under_load": statistics.under_load,
         "loop_lag": round(statistics.lag, 6),
@@ -37,6 +41,10 @@ def to_json(statistics: Statistics, datapath: str, started: float) -> dict[str, 
 
 def _by_name(statistics: Statistics) -> dict[str, int]:
     return {reason.value: count for reason, count in statistics.drops.items()}
+
+
+def _stranger(key: PublicKey, endpoint: Endpoint, ago: float) -> dict[str, Any]:
+    return {"public_key": str(key), "endpoint": str(endpoint), "ago": round(ago, 3)}
 
 
 def _bursts(bursts: Bursts) -> dict[str, Any]:
@@ -66,12 +74,17 @@ def _peer(peer: PeerStatistics) -> dict[str, Any]:
         "has_cookie": peer.has_cookie,
         "has_preshared_key": peer.has_preshared_key,
         "persistent_keepalive": peer.persistent_keepalive,
+        "clock_ahead": None if peer.clock_ahead is None else round(peer.clock_ahead, 3),
+        "allowed_ips_lost": None
+        if peer.lost is None
+        else {"network": str(peer.lost[0]), "public_key": str(peer.lost[1])},
         "handshakes": {
             "initiations_sent": peer.initiations_sent,
             "initiations_received": peer.initiations_received,
             "completed": peer.completed,
             "gave_up": peer.gave_up,
             "refused": peer.refused,
+            "refused_ago": {reason: round(ago, 3) for reason, ago in peer.refused_ago.items()},
         },
     }
 

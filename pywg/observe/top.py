@@ -19,7 +19,8 @@ from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
 from pywg.host import control
 from pywg.host.peernames import peer_names
-from pywg.observe.eventstream import Event, in_words, short_key
+from pywg.observe.eventstream import Event, in_words
+from pywg.observe.findings import short_key
 
 SPARKS = "▁▂▃▄▅▆▇█"
 HISTORY = 12

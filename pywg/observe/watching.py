@@ -24,9 +24,11 @@ from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
 from pywg.host import control
+from pywg.noise.cookie import check_mac1, mac1_key
 from pywg.observe.checks import Subject
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
+from pywg.wire import messages
 
 SECONDS = 6.0
 """Within which a handshake is tried a second time: REKEY_TIMEOUT, its jitter, and time for the answer."""
@@ -43,6 +45,7 @@ _OUTGOING = 4
 _ALL_PROTOCOLS = 3
 _ATTACH_FILTER = 26
 _SAMPLES = 1000
+_WITH_MAC1 = (messages.TYPE_INITIATION, messages.TYPE_RESPONSE)
 _STAND_IN = {4: "203.0.113.1", 6: "2001:db8::1"}
 """An address for "everything": of the networks for documents, which lead nowhere."""
 
@@ -70,7 +73,7 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
     watched.device = device
     # What leaves is recorded longer than the daemon's counts are compared, what arrives shorter: so neither
     # seems lost that was just on its way.
-    with _wire(subject.interface, device.listen_port) as wire:
+    with _wire(subject.interface, device) as wire:
         watched.before = watched.after = statistics(subject.interface)
         if watched.before is not None:
             threading.Thread(target=_read_events, args=(subject,), daemon=True).start()
@@ -90,7 +93,7 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
         watched.after = statistics(subject.interface)
         time.sleep(_EVERY)
     if wire is not None:
-        watched.left, watched.arrived = wire.left, wire.arrived
+        watched.left, watched.arrived, watched.wrong_mac1 = wire.left, wire.arrived, wire.wrong_mac1
     watched.counters = {name: value - counters.get(name, 0) for name, value in kernel_counters().items()}
     watched.seconds = time.monotonic() - began
 
@@ -184,13 +187,15 @@ def _send_to(interface: str, address: str) -> bool:
 
 
 class _Wire:
-    """Handshake messages with a port, as they pass the network interfaces."""
+    """Handshake messages with a device's port, as they pass the network interfaces."""
 
-    def __init__(self, sniffer: socket.socket, interface: str, port: int) -> None:
+    def __init__(self, sniffer: socket.socket, interface: str, device: DeviceSnapshot) -> None:
         self.left: list[tuple[int, str]] = []
         self.arrived: list[tuple[int, str]] = []
+        self.wrong_mac1: list[str] = []
         self.takes_arrivals = False
-        self._sniffer, self._interface, self._port = sniffer, interface, port
+        self._sniffer, self._interface, self._port = sniffer, interface, device.listen_port
+        self._mac1_key = None if device.private_key is None else mac1_key(device.private_key.public_key)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
@@ -225,11 +230,19 @@ class _Wire:
         remote = socket.inet_ntop(family, packet[offset : offset + (16 if six else 4)])
         seen = self.left if outgoing else self.arrived
         if len(seen) < _SAMPLES and (outgoing or self.takes_arrivals):
-            seen.append((packet[header + 8], remote))
+            message = packet[header + 8 :]
+            seen.append((message[0], remote))
+            if not outgoing and not self._is_for_us(message):
+                self.wrong_mac1.append(remote)
+
+    def _is_for_us(self, message: bytes) -> bool:
+        """False when MAC1 is made with another public key; of what has none, nothing is said."""
+        has_mac1 = message[0] in _WITH_MAC1 and len(message) == messages.MESSAGE_SIZES[message[0]]
+        return not has_mac1 or self._mac1_key is None or check_mac1(self._mac1_key, message)
 
 
 @contextlib.contextmanager
-def _wire(interface: str, port: int) -> Iterator[_Wire | None]:
+def _wire(interface: str, device: DeviceSnapshot) -> Iterator[_Wire | None]:
     """None where nobody may look, and on other systems than Linux."""
     if sys.platform != "linux":
         yield None
@@ -240,9 +253,9 @@ def _wire(interface: str, port: int) -> Iterator[_Wire | None]:
         yield None
         return
     with sniffer:
-        _attach_filter(sniffer, port)
+        _attach_filter(sniffer, device.listen_port)
         sniffer.settimeout(_EVERY)
-        wire = _Wire(sniffer, interface, port)
+        wire = _Wire(sniffer, interface, device)
         try:
             yield wire
         finally:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from pywg.observe import metrics
-from pywg.observe.checks_handshake import from_statistics
+from pywg.observe.counted import from_statistics
 from pywg.observe.findings import settle
 from tests.documents import ROOT
 
