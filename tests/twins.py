@@ -32,7 +32,6 @@ from pywg.wire.endpoint import Endpoint
 
 PLAIN = bytes(10)
 REMOTES = 3
-_TO_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 class SocketTun:

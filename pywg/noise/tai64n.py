@@ -11,7 +11,6 @@ import datetime
 import struct
 from collections.abc import Callable
 
-TIMESTAMP_SIZE = 12
 RESOLUTION = 1 << 24
 """Nanoseconds, about 16.8 ms, to which the time within a second is rounded down."""
 

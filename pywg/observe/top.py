@@ -45,7 +45,6 @@ class Row:
     rate_in: float = 0.0
     rate_out: float = 0.0
     history: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=HISTORY))
-    note: str = ""
 
 
 @dataclasses.dataclass(slots=True)

@@ -179,11 +179,6 @@ STAGES: dict[str, Callable[[Lab], list[Host]]] = {
     "ordinary-user": ordinary_user,
 }
 
-TUNNEL = """
-umask 077
-pywg genkey | tee privatekey | pywg pubkey > publickey
-"""
-
 CONFIGURATIONS = {
     "alice": """\
 [Interface]
