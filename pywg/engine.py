@@ -50,6 +50,9 @@ HANDSHAKES_PER_TURN = 32
 ACTIVE_DRAIN = 1.0
 """Seconds between two drains while sessions carry packets: what the contract of the data path asks for."""
 
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at a tunnel device whose changes nobody tells, or that can't go up."""
+
 ROUTES_SETTLE = 0.05
 """Seconds between two looks at changed routes."""
 
@@ -116,6 +119,8 @@ class Engine:
         self._tap: Tap | None = None  # for the datagrams that we send ourselves
         self._watchers: list[Callable[[Event], None]] = []
         self._key_watchers: list[Callable[[Peer, PrivateKey], None]] = []
+        self._complaint = ""  # the last one, while the device would be up and has no port
+        self._look: asyncio.TimerHandle | None = None
         self._lag = 0.0  # the longest that a due turn had to wait since somebody asked
 
     # --- What happens. -------------------------------------------------------------------------------------
@@ -456,6 +461,9 @@ class Engine:
             self._guard(self._follow_or_complain)
             await self._ended
         finally:
+            if self._look is not None:
+                self._look.cancel()
+                self._look = None
             self._alarm.close()
             self._alarm = None
             loop.remove_reader(self._datapath.fileno())
@@ -497,4 +505,15 @@ class Engine:
         except TunGoneError:
             raise
         except PywgError as error:
-            logger.error("%s: can't go up: %s", self._tun.name, error)
+            if str(error) != self._complaint:
+                logger.error("%s: can't go up: %s; it is tried each second", self._tun.name, error)
+            self._complaint = str(error)
+        else:
+            self._complaint = ""
+        unheard = bool(self._complaint) or self._tun.changes_fileno() < 0
+        if unheard and self._loop is not None and self._look is None:
+            self._look = self._loop.call_later(LOOK_AGAIN, self._guard, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._follow_or_complain()

@@ -7,6 +7,8 @@ device or the data path, which count its reason; it never reaches a user.
 from __future__ import annotations
 
 import enum
+import errno
+from typing import TypeGuard
 
 
 class PywgError(Exception):
@@ -16,6 +18,24 @@ class PywgError(Exception):
 def printable(text: str) -> str:
     """`text` on one line, with an escape in place of every character that does not print."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+_REMEDIES = {
+    errno.EMFILE: "; `ulimit -n` tells how many files this program may have open, and sets it",
+    errno.ENFILE: "; the whole system has too many files open: `sysctl fs.file-nr` tells how many",
+    errno.ENOMEM: "; the system has no memory left: `free -m` tells how much",
+    errno.ENOBUFS: "; the kernel has no memory left for it: `free -m` tells how much",
+}
+
+
+def is_shortage(code: int | None) -> TypeGuard[int]:
+    """Whether this errno says that the system, or this process, has run out of something."""
+    return code in _REMEDIES
+
+
+def remedy(code: int | None) -> str:
+    """What to do about a shortage, to stand behind the system's words for this errno; empty for others."""
+    return _REMEDIES.get(code or 0, "")
 
 
 class DropReason(enum.Enum):

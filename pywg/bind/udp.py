@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from pywg.bind.base import BindOffload, Received
-from pywg.errors import PywgError
+from pywg.errors import PywgError, remedy
 from pywg.tun import netlink, utun
 from pywg.wire.endpoint import Endpoint, LocalAddress
 
@@ -89,11 +89,13 @@ class UdpBind:
     because nothing tells when there is room again. A full socket buffer does tell, and stops the burst.
     """
 
-    def __init__(self, sockets: dict[socket.AddressFamily, socket.socket], offload: BindOffload) -> None:
+    def __init__(
+        self, sockets: dict[socket.AddressFamily, socket.socket], port: int, offload: BindOffload
+    ) -> None:
         self._sockets = sockets
         self._order = list(sockets.values())
         self._offload = offload
-        self._port: int = self._order[0].getsockname()[1]
+        self._port = port
         self._changes: socket.socket | None = None
         with contextlib.suppress(OSError):
             if _LINUX:
@@ -120,11 +122,11 @@ class UdpBind:
         """
         if not 0 <= port <= 65535:
             raise PywgError(f"{port} is not a port number from 0 to 65535")
-        sockets = _open_pair(port)
+        sockets, port = _open_pair(port)
         try:
             can_send = [_has_gso(sock) for sock in sockets.values()] if gso else [False]
             can_receive = [_enable_gro(sock) for sock in sockets.values()] if gro else [False]
-            bind = cls(sockets, BindOffload(gso=all(can_send), gro=all(can_receive)))
+            bind = cls(sockets, port, BindOffload(gso=all(can_send), gro=all(can_receive)))
             if mark:
                 bind.set_mark(mark)
         except BaseException:
@@ -304,9 +306,11 @@ class UdpBind:
             for sock in self._order:
                 sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("=I", mark))
         except OSError as error:
-            if error.errno != errno.EPERM:
-                raise
-            raise PywgError("a firewall mark can be set only as root or with CAP_NET_ADMIN") from None
+            if error.errno == errno.EPERM:
+                reason = "a firewall mark can be set only as root or with CAP_NET_ADMIN"
+            else:
+                reason = f"the firewall mark cannot be set: {error.strerror}{remedy(error.errno)}"
+            raise PywgError(reason) from error
 
     def close(self) -> None:
         """Close the sockets. Closing twice is harmless."""
@@ -320,8 +324,8 @@ class UdpBind:
             self._changes = None
 
 
-def _open_pair(port: int) -> dict[socket.AddressFamily, socket.socket]:
-    """Both families' sockets, bound to one port; without those that the host has not."""
+def _open_pair(port: int) -> tuple[dict[socket.AddressFamily, socket.socket], int]:
+    """Both families' sockets, bound to one port, and that port; without those that the host has not."""
     taken: OSError | None = None
     for _ in range(1 if port else _PORT_ATTEMPTS):
         sockets: dict[socket.AddressFamily, socket.socket] = {}
@@ -338,16 +342,26 @@ def _open_pair(port: int) -> dict[socket.AddressFamily, socket.socket]:
         except OSError as error:
             _close_all(sockets)
             if error.errno != errno.EADDRINUSE:
-                raise PywgError(f"UDP port {port} cannot be opened: {error.strerror}") from error
+                raise _explained(port, error) from error
             taken = error
             continue
         if not sockets:
             raise PywgError("this system has neither IPv4 nor IPv6")
-        return sockets
+        return sockets, chosen
     if port:
         finder = f"ss -ulpn sport = :{port}" if _LINUX else f"lsof -nP -iUDP:{port}"
         raise PywgError(f"UDP port {port} is in use by another program; '{finder}' shows which") from taken
     raise PywgError("no UDP port is free for both IPv4 and IPv6") from taken
+
+
+def _explained(port: int, error: OSError) -> PywgError:
+    """Why that port, or with 0 any, cannot be opened, and what to do about it."""
+    hint = remedy(error.errno)
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        hint = "; a port below 1024 needs root or CAP_NET_BIND_SERVICE" if 0 < port < 1024 else ""
+        hint = hint or "; what confines this program (seccomp, SELinux, AppArmor) may forbid it"
+    what = f"UDP port {port} cannot be opened" if port else "no UDP port can be opened"
+    return PywgError(f"{what}: {error.strerror}{hint}")
 
 
 def _open_one(family: socket.AddressFamily, port: int) -> socket.socket:

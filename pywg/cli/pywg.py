@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pywg.errors import PywgError
+from pywg.errors import PywgError, is_shortage, remedy
 
 NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """What writing into a file that is full, or a disk that is, ends with."""
@@ -62,10 +62,13 @@ class Commands(click.Group):
     """The group of all commands, which are imported when they run."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As click does; that the output finds no place is told in a sentence, with exit status 1."""
+        """As click does; what the system has run out of is told in a sentence, with exit status 1."""
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
+            if is_shortage(error.errno):
+                click.echo(f"pywg: {os.strerror(error.errno)}{remedy(error.errno)}", err=True)
+                sys.exit(1)
             if error.errno not in NO_PLACE:
                 raise
             click.echo(f"pywg: the output cannot be written: {error.strerror}; see `df -h`", err=True)

@@ -24,6 +24,7 @@ runs, signals wait, so that whenever SIGTERM, SIGINT or SIGHUP arrives, it ends 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -31,7 +32,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pywg import __version__
-from pywg.errors import PywgError
+from pywg.errors import PywgError, is_shortage, remedy
 
 if TYPE_CHECKING:
     import socket
@@ -47,6 +48,9 @@ DEFAULT_MTU = 1420
 
 TAKEOVER_TIME = 1.0
 """Seconds that we wait for a socket's daemon to end: the interface is gone already when this one starts."""
+
+DESCRIPTORS = 64
+"""Files that a daemon may have open at the least; it takes 30, and one more for each client."""
 
 GARBAGE = 10_000
 """New objects between two looks for garbage; with Python's 700, a sixth of the time of a large request.
@@ -96,6 +100,7 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
         return EXIT_SETUP_FAILED
     ending = hold_signals()
     try:
+        require_descriptors()
         if not command.foreground:  # there it is told in time when the data path is opened
             from pywg.datapath import check_choice
 
@@ -115,12 +120,14 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
             sys.stderr.write(f"pywgd: {command.interface}: {error}\n")
         return EXIT_SETUP_FAILED
     if not command.foreground:
-        detached, detaching = os.pipe()
         try:
+            null = os.open(os.devnull, os.O_RDWR)
+            detached, detaching = os.pipe()
             child = os.fork()
         except OSError as error:
             uapi.close()
-            sys.stderr.write(f"pywgd: {command.interface}: cannot go into the background: {error.strerror}\n")
+            reason = f"{error.strerror}{remedy(error.errno)}"
+            sys.stderr.write(f"pywgd: {command.interface}: cannot go into the background: {reason}\n")
             return EXIT_SETUP_FAILED
         if child:
             os.close(detaching)
@@ -128,7 +135,8 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
             for number in signal.sigpending() & ending:
                 os.kill(child, number)
             os._exit(0)  # device and socket are the child's now, and what was registered to run at exit
-        detach({tun.fileno(), tun.changes_fileno(), uapi.listener.fileno()}, keeps_output(environment))
+        kept = {tun.fileno(), tun.changes_fileno(), uapi.listener.fileno()}
+        detach(null, kept, keeps_output(environment))
     return serve(tun, uapi, ending, command, environment)
 
 
@@ -159,6 +167,24 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> Command | Non
 def keeps_output(environment: Mapping[str, str]) -> bool:
     """Whether a daemon in the background goes on printing where its caller printed."""
     return environment.get("LOG_LEVEL", "") not in {"", "silent"}
+
+
+def require_descriptors() -> None:
+    """Raise the limit of open files where it is very low. Raises PywgError when it may not be raised.
+
+    Later it would be met somewhere in the event loop, which ends the process for it without a word.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= DESCRIPTORS:
+        return
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        raise PywgError(
+            f"this process may open only {hard} files; pywgd needs {DESCRIPTORS}: raise that with "
+            f"`ulimit -n {DESCRIPTORS}`, or LimitNOFILE= of its service"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
 
 
 def hold_signals() -> set[signal.Signals]:
@@ -197,11 +223,11 @@ def open_tun(interface: str, environment: Mapping[str, str]) -> Tun:
 
 def open_uapi(interface: str, environment: Mapping[str, str]) -> Uapi:
     """Listen on the interface's socket, or take over the descriptor in WG_UAPI_FD. Raises PywgError."""
-    from pywg.uapi.path import SocketFile
+    from pywg.uapi.path import SocketFile, socket_path
 
     inherited = _descriptor("WG_UAPI_FD", environment)
     listener = _listen(interface) if inherited is None else _take_over(inherited)
-    file = SocketFile.of(listener)
+    file = SocketFile.at(socket_path(interface)) if inherited is None else SocketFile.of(listener)
     if file is None and inherited is None:
         listener.close()
         raise PywgError("its socket was removed while it was made")
@@ -252,10 +278,12 @@ def _descriptor(variable: str, environment: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def detach(ours: set[int], keep_output: bool) -> None:
-    """Leave the caller's session and terminal, and close all its descriptors; its output too, if not kept."""
+def detach(null: int, ours: set[int], keep_output: bool) -> None:
+    """Leave the caller's session and terminal, and close all its descriptors; its output too, if not kept.
+
+    null: /dev/null, opened.
+    """
     os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
     for stream in (0,) if keep_output else (0, 1, 2):
         os.dup2(null, stream)
     first = 3
@@ -324,7 +352,10 @@ def serve(
 def report(error: Exception, interface: str, *, to_syslog: bool) -> None:
     """Say why the daemon ends: a sentence for an error with one, else all that is known."""
     lines = [str(error)]
-    if not isinstance(error, PywgError):
+    code = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    if is_shortage(code):
+        lines = [f"{os.strerror(code)}{remedy(code)}"]
+    elif not isinstance(error, PywgError):
         import traceback
 
         lines = "".join(traceback.format_exception(error)).splitlines()

@@ -51,14 +51,17 @@ def locate(argument: str) -> Location:
 
     As for wg-quick, a bare interface name means /etc/wireguard/NAME.conf. Unlike wg-quick, `wg0.conf` without
     a slash is the file of that name in the current directory when there is no /etc/wireguard/wg0.conf.conf.
-    Raises PywgError when the file does not exist or its name is no interface's.
+    Raises PywgError when the file does not exist, may not be looked for, or its name is no interface's.
     """
     path = argument
     if is_interface_name(argument):
         path = str(CONFIG_DIRECTORY / f"{argument}.conf")
-        if argument.endswith(".conf") and not Path(path).exists():
+        if argument.endswith(".conf") and _exists(path) is not True:
             path = argument
-    if not Path(path).exists():
+    exists = _exists(path)
+    if exists is None:
+        raise PywgError(f"`{path}' may not be looked for by this user; try again as root")
+    if not exists:
         hint = "; for a file elsewhere give a path with a '/' in it" if path != argument else ""
         raise PywgError(f"`{path}' does not exist{hint}")
     name = Path(path).name
@@ -68,6 +71,14 @@ def locate(argument: str) -> Location:
             "followed by .conf"
         )
     return Location(path, name[: -len(".conf")])
+
+
+def _exists(path: str) -> bool | None:
+    """Whether the file is there; None: this user may not know."""
+    try:
+        return Path(path).exists()
+    except PermissionError:
+        return None
 
 
 def read_text(path: str, limit: int = SIZE_LIMIT) -> str:

@@ -18,7 +18,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pywg.config.model import InterfaceAddress, Network
-from pywg.errors import PywgError
+from pywg.errors import PywgError, remedy
 from pywg.host.routing import MAIN_TABLE, Rule
 from pywg.wire.endpoint import Endpoint
 
@@ -34,7 +34,9 @@ class LinuxNetwork:
     """The network namespace that we are in; a context manager that holds one netlink socket."""
 
     def __init__(self) -> None:
-        self._netlink = IPRoute()
+        """Raises PywgError when there is no netlink."""
+        with _sentences("interfaces cannot be reached by netlink"):
+            self._netlink = IPRoute()
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +48,8 @@ class LinuxNetwork:
 
     def close(self) -> None:
         """Close the netlink socket."""
-        self._netlink.close()
+        with contextlib.suppress(OSError):  # that of a call that has failed comes again here
+            self._netlink.close()
 
     def is_kernel_wireguard(self, interface: str) -> bool:
         """Whether the interface is one of the kernel's own WireGuard."""
@@ -106,7 +109,8 @@ class LinuxNetwork:
 
     def default_mtu(self) -> int | None:
         """The MTU of the IPv4 default route in bytes; None when there is none."""
-        routes = list(self._netlink.get_default_routes(family=socket.AF_INET, table=MAIN_TABLE))
+        with _sentences("the default route cannot be read"):
+            routes = list(self._netlink.get_default_routes(family=socket.AF_INET, table=MAIN_TABLE))
         return self._route_mtu(routes[0]) if routes else None
 
     def networks_of(self, interface: str, version: int) -> set[Network]:
@@ -136,21 +140,6 @@ class LinuxNetwork:
                 proto="boot",
                 **scope,
             )
-
-    def delete_route(self, interface: str, network: Network, table: int = MAIN_TABLE) -> None:
-        """Take a route away again; one that is gone already is no error. Raises PywgError."""
-        with _sentences(f"the route of {network} through {interface} cannot be deleted"):
-            try:
-                self._netlink.route(
-                    "del",
-                    dst=str(network),
-                    oif=_index(interface),
-                    family=_family(network.version),
-                    table=table,
-                )
-            except (NetlinkError, OSError) as error:
-                if _number(error) not in (errno.ESRCH, errno.ENODEV, errno.ENXIO):
-                    raise
 
     def tables_in_use(self, version: int) -> set[int]:
         """The routing tables of one IP version that a route is in."""
@@ -264,4 +253,4 @@ def _sentences(what: str, version: int = 4, exists: str = "") -> Iterator[None]:
             hint = "; is IPv6 switched off here (sysctl net.ipv6.conf.all.disable_ipv6)?"
         elif number == errno.EEXIST and exists:
             hint = f"; {exists}"
-        raise PywgError(f"{what}: {os.strerror(number)}{hint}") from None
+        raise PywgError(f"{what}: {os.strerror(number)}{hint or remedy(number)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -26,7 +27,9 @@ def interface_meant(argument: str) -> str | None:
     """The interface that an argument of `down` means, also when its file is gone; None: unknown."""
     name = Path(argument).name
     if is_interface_name(argument):
-        in_folder = (CONFIG_DIRECTORY / f"{argument}.conf").exists()
+        in_folder = False
+        with contextlib.suppress(PermissionError):
+            in_folder = (CONFIG_DIRECTORY / f"{argument}.conf").exists()
         if in_folder or interface_exists(argument) or not argument.endswith(".conf"):
             return argument
     stem = name.removesuffix(".conf")

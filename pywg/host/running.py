@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,7 +35,8 @@ class RunningInterface:
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
-        self._netlink = IPRoute()
+        with _sentences("interfaces cannot be reached by netlink"):
+            self._netlink = IPRoute()
         try:
             self._index = socket.if_nametoindex(interface)
         except OSError:
@@ -48,7 +49,8 @@ class RunningInterface:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._netlink.close()
+        with suppress(OSError):  # that of a call that has failed comes again here
+            self._netlink.close()
 
     def addresses(self) -> list[InterfaceAddress]:
         """Its addresses with their prefix lengths, in the kernel's order. Raises PywgError."""

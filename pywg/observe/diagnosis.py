@@ -80,10 +80,7 @@ def _subject(argument: str, running: Sequence[str], ping: Sequence[str]) -> Subj
         path = known.path if known is not None else default if _exists(default) else None
         subject = Subject(interface, path, state=known, ping=tuple(ping))
     else:
-        try:
-            location = files.locate(argument)
-        except OSError as error:
-            raise PywgError(f"{argument}: {error.strerror}; try again as root") from None
+        location = files.locate(argument)
         known = state.read(location.interface)
         subject = Subject(
             location.interface, location.path, given_file=not is_name, state=known, ping=tuple(ping)

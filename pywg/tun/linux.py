@@ -15,7 +15,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from pywg.errors import PywgError
+from pywg.errors import PywgError, remedy
 from pywg.tun import netlink
 from pywg.tun.base import TunGoneError, TunOffload, TunState
 
@@ -77,7 +77,7 @@ class LinuxTun:
                 fd = _attach(name, vnet_hdr=False)
             except OSError as second:
                 raise _explained(name, second) from second
-        return cls._adopt(fd, want if vnet_hdr else NO_OFFLOADS, mtu)
+        return cls._adopt(name, fd, want if vnet_hdr else NO_OFFLOADS, mtu)
 
     @classmethod
     def from_fd(cls, fd: int, mtu: int | None = None, want: TunOffload = NO_OFFLOADS) -> LinuxTun:
@@ -98,16 +98,22 @@ class LinuxTun:
             os.close(fd)
             raise PywgError(f"descriptor {fd} is a TAP device; it must be a TUN device")
         vnet_hdr = bool(flags & _IFF_VNET_HDR)
-        return cls._adopt(fd, dataclasses.replace(want, vnet_hdr=True) if vnet_hdr else NO_OFFLOADS, mtu)
+        return cls._adopt("?", fd, dataclasses.replace(want, vnet_hdr=True) if vnet_hdr else NO_OFFLOADS, mtu)
 
     @classmethod
-    def _adopt(cls, fd: int, want: TunOffload, mtu: int | None) -> LinuxTun:
+    def _adopt(cls, name: str, fd: int, want: TunOffload, mtu: int | None) -> LinuxTun:
         tun = cls(fd, _set_offload(fd, want))
+        tun._name = name
         try:
             os.set_blocking(fd, False)
+            tun._identify()
             if mtu is not None:
                 tun.set_mtu(mtu)
             tun.state()
+        except OSError as error:
+            tun.close()
+            reason = f"{error.strerror}{remedy(error.errno)}"
+            raise PywgError(f"the tunnel device {tun._name} cannot be used: {reason}") from error
         except BaseException:
             tun.close()
             raise
@@ -178,10 +184,11 @@ class LinuxTun:
             os.close(namespace)
             raise PywgError(f"the MTU of {self._name} cannot be set: it is in another network namespace")
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            with _any_socket() as sock:
                 fcntl.ioctl(sock, _SIOCSIFMTU, _ifreq(self.name, _INT.pack(mtu)))
         except OSError as error:
-            raise PywgError(f"the MTU of {self._name} cannot be set to {mtu}: {error.strerror}") from None
+            reason = f"{error.strerror}{remedy(error.errno)}"
+            raise PywgError(f"the MTU of {self._name} cannot be set to {mtu}: {reason}") from None
 
     def close(self) -> None:
         """See `Tun.close`."""
@@ -215,7 +222,7 @@ class LinuxTun:
 
     def _ask_here(self) -> TunState | None:
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            with _any_socket() as sock:
                 mtu = fcntl.ioctl(sock, _SIOCGIFMTU, _ifreq(self._name))
                 flags = fcntl.ioctl(sock, _SIOCGIFFLAGS, _ifreq(self._name))
         except OSError:
@@ -269,6 +276,11 @@ def _set_offload(fd: int, want: TunOffload) -> TunOffload:
     return TunOffload(vnet_hdr=True)
 
 
+def _any_socket() -> socket.socket:
+    """A socket to ask the kernel of interfaces through: any does, and this one there is without IPv4 too."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
 def _ifreq(name: str, value: bytes = b"") -> bytes:
     return _IFREQ.pack(os.fsencode(name), value)
 
@@ -298,4 +310,4 @@ def _explained(name: str, error: OSError) -> PywgError:
         if name in {known for _, known in socket.if_nameindex()}:
             return PywgError(f"the interface {name} exists already and is no TUN device of this kind")
         return PywgError(f"'{name}' is no interface name that the system takes")
-    return PywgError(f"the tunnel device {name} cannot be made: {error.strerror or error}")
+    return PywgError(f"the tunnel device {name} cannot be made: {error.strerror or error}{remedy(code)}")

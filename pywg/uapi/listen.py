@@ -7,7 +7,7 @@ import pathlib
 import socket
 import stat
 
-from pywg.errors import PywgError
+from pywg.errors import PywgError, remedy
 from pywg.uapi.path import SOCKET_DIRECTORY, UNNAMED_SUFFIX, socket_path
 
 
@@ -28,8 +28,12 @@ def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket
         directory.mkdir(0o700, parents=True, exist_ok=True)
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise PywgError(f"{directory} cannot be used: {error.strerror}") from None
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        raise PywgError(f"{directory} cannot be used: {error.strerror}{remedy(error.errno)}") from None
+    try:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        os.close(lock)
+        raise _not_made(path, error) from None
     umask = os.umask(0o077)
     try:
         # Two daemons that start at once must not both find the same stale socket.
@@ -42,7 +46,7 @@ def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket
         unnamed.rename(path)
     except OSError as error:
         listener.close()
-        raise PywgError(f"{path} cannot be made: {error.strerror or error}") from None
+        raise _not_made(path, error) from None
     except PywgError:
         listener.close()
         raise
@@ -50,6 +54,10 @@ def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket
         os.umask(umask)
         os.close(lock)
     return listener
+
+
+def _not_made(path: pathlib.Path, error: OSError) -> PywgError:
+    return PywgError(f"{path} cannot be made: {error.strerror or error}{remedy(error.errno)}")
 
 
 def _remove_stale(path: pathlib.Path) -> None:

@@ -33,11 +33,19 @@ class SocketFile(NamedTuple):
     @classmethod
     def of(cls, listener: socket.socket) -> SocketFile | None:
         """The file of a bound socket; None when it has no name, or is not there under its name here."""
-        name = listener.getsockname()
+        try:
+            name = listener.getsockname()
+        except OSError:
+            return None
         if not isinstance(name, str) or not name:  # abstract names are bytes, those of pairs are empty
             return None
         name = name.removesuffix(UNNAMED_SUFFIX)
-        path = pathlib.Path(os.path.abspath(name))  # noqa: PTH100  whoever listens may change its directory
+        # Absolute, as whoever listens may change its directory.
+        return cls.at(pathlib.Path(os.path.abspath(name)))  # noqa: PTH100
+
+    @classmethod
+    def at(cls, path: pathlib.Path) -> SocketFile | None:
+        """The socket that is at this path; None when none is."""
         try:
             status = path.lstat()
         except OSError:

@@ -403,6 +403,12 @@ class _Connection(Generic[Handle]):
         self._writer.write(f"errno={-error.errno if error is not None else 0}\n\n".encode())
 
 
+def _number_of(error: OSError | PywgError) -> int:
+    """The system's errno behind an error; EADDRINUSE, wireguard-go's for all of these, when there is none."""
+    cause = error.__cause__ if isinstance(error, PywgError) else error
+    return (cause.errno if isinstance(cause, OSError) else None) or errno.EADDRINUSE
+
+
 class _SetRequest(Generic[Handle]):
     """A `set=1` in progress: which peer its lines are about."""
 
@@ -464,13 +470,13 @@ class _SetRequest(Generic[Handle]):
                 try:
                     self._engine.set_listen_port(port)
                 except (OSError, PywgError) as error:
-                    raise UapiError(errno.EADDRINUSE, f"listen_port {port}: {error}") from None
+                    raise UapiError(_number_of(error), f"listen_port {port}: {error}") from None
             case "fwmark":
                 mark = parse_unsigned(key, value, 32)
                 try:
                     self._engine.set_fwmark(mark)
                 except (OSError, PywgError) as error:
-                    raise UapiError(errno.EADDRINUSE, f"fwmark {mark}: {error}") from None
+                    raise UapiError(_number_of(error), f"fwmark {mark}: {error}") from None
             case "replace_peers":
                 parse_true(key, value)
                 self._engine.remove_all_peers()

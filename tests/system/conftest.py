@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from tests.system.background import Background
+from tests.system.faults import Faults, compile_library
 from tests.system.net import Lab
 from tests.system.programs import PROGRAMS, Program
 
@@ -96,3 +97,15 @@ def finish(
 ) -> Callable[[], None]:
     """Wait for the thread with this test's body."""
     return lambda: background.finish(request.node)
+
+
+@pytest.fixture(scope="session")
+def fault_library(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The library that makes calls fail, compiled."""
+    return compile_library(tmp_path_factory.mktemp("faults") / "faults.so")
+
+
+@pytest.fixture
+def faults(fault_library: pathlib.Path, tmp_path: pathlib.Path) -> Faults:
+    """Makes calls of one program fail."""
+    return Faults(fault_library, tmp_path)

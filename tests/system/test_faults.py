@@ -3,88 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
-import mmap
 import os
 import pathlib
 import re
 import resource
 import signal
 import socket
-import struct
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 import pytest
 
 from tests.system import cases
 from tests.system.conftest import installed, missing
-from tests.system.net import TOOLS, HostTask, Lab, eventually
+from tests.system.faults import ANY, TUN, UDP, Faults
+from tests.system.net import HostTask, Lab, eventually
 from tests.system.programs import Program, Userspace
 from tests.system.tunnel import WG, Key, Station
-
-CALLS = ("sendmsg", "sendmmsg", "recvmsg", "recvmmsg", "read", "write", "writev", "poll", "epoll")
-CALLS += ("socket", "bind", "setsockopt", "accept", "recv", "ioctl")
-ANY, UDP, TUN, NETLINK, UNIX = range(5)
-RULE = struct.Struct("=iiiiQQ")
-
-
-class Faults:
-    """Makes calls of one daemon fail; tests/tools/faults.c does it."""
-
-    def __init__(self, library: pathlib.Path, directory: pathlib.Path) -> None:
-        self._library, self._path = library, directory / "faults"
-        self._path.write_bytes(bytes(RULE.size * len(CALLS) + 8))
-        with self._path.open("r+b") as file:
-            self._rules = mmap.mmap(file.fileno(), 0)
-
-    def into(self, program: Program, **environment: str) -> Program:
-        """The program, with the library in it."""
-        assert isinstance(program, Userspace)
-        more = {"LD_PRELOAD": self._library, "PYWG_FAULTS": self._path, "PYWG_FAULTS_IN": program.binary}
-        added = tuple((name, str(value)) for name, value in {**more, **environment}.items())
-        return dataclasses.replace(program, environment=(*program.environment, *added))
-
-    @contextmanager
-    def failing(self, call: str, kind: int, error: int, every: int = 1) -> Iterator[None]:
-        """Let every so manieth call on a descriptor of this kind fail."""
-        at = CALLS.index(call) * RULE.size
-        struct.pack_into("=ii", self._rules, at + 4, kind, every)
-        struct.pack_into("=i", self._rules, at, error)
-        try:
-            yield
-        finally:
-            struct.pack_into("=i", self._rules, at, 0)
-
-    def set_wall_clock_off(self, seconds: int) -> None:
-        """Have the wall clock say so much more than is true."""
-        struct.pack_into("=q", self._rules, RULE.size * len(CALLS), seconds)
-
-    def failed(self, call: str) -> int:
-        """How many calls have failed so far."""
-        return int(RULE.unpack_from(self._rules, CALLS.index(call) * RULE.size)[5])
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The library that makes calls fail, compiled."""
-    path = tmp_path_factory.mktemp("faults") / "faults.so"
-    command = ["cc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", path, TOOLS / "faults.c", "-ldl"]
-    subprocess.run(command, check=True)
-    return path
-
-
-@pytest.fixture
-def faults(library: pathlib.Path, tmp_path: pathlib.Path) -> Faults:
-    return Faults(library, tmp_path)
-
 
 # --- What is looked at. -------------------------------------------------------------------------------------
 
@@ -200,10 +139,10 @@ def test_whatever_call_of_the_data_path_fails_what_is_lost_is_counted_and_packet
         loses = (call, kind, names) in SENDING[datapath]
         for name in names.split():
             for attempt in range(ATTEMPTS):
-                failed, before = faults.failed(call), drops(station)
+                before = drops(station)
                 with faults.failing(call, kind, getattr(errno, name), every=3):
                     lost = pings(peer, station)
-                failed = faults.failed(call) - failed
+                failed = faults.failed(call)
                 counted = (drops(station) - before)["tun-write-failed" if call == "writev" else "send-failed"]
                 if failed and lost == counted and (loses or not lost):
                     break
@@ -226,12 +165,12 @@ def test_calls_that_go_on_failing_burn_no_processor_time(
         *every_call,
         *([("poll", ANY, errno.ENOMEM)] if datapath == "compiled" else []),
     ]:
-        used, failed, began = processor_seconds(station), faults.failed(call), time.monotonic()
+        used, began = processor_seconds(station), time.monotonic()
         with faults.failing(call, kind, error):
             pings(peer, station)
             time.sleep(0.5)
         share = (processor_seconds(station) - used) / (time.monotonic() - began)
-        assert faults.failed(call) > failed, f"{call} did not fail"
+        assert faults.failed(call), f"{call} did not fail"
         assert share < 0.3, f"{share:.0%} of a processor while {call} fails"
         eventually(f"packets pass after {call} failed", lambda: pings(peer, station) == 0)
         assert_unharmed(station)

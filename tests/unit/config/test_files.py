@@ -179,6 +179,28 @@ def test_an_unreadable_file_is_told():
     assert done.stdout == ": may not be read by this user; try again as root\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user; run as root")
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path):
+    program = (
+        "import os, pathlib, sys\n"
+        "from pywg.config import files\n"
+        "from pywg.errors import PywgError\n"
+        "files.CONFIG_DIRECTORY = pathlib.Path(sys.argv[1])\n"
+        "os.setuid(65534)\n"
+        "for name in ('wg0', 'wg0.conf'):\n"
+        "    try:\n        files.locate(name)\n"
+        "    except PywgError as error:\n        print(error)\n"
+    )
+    closed = tmp_path / "wireguard"
+    closed.mkdir(0o700)
+    command = [sys.executable, "-c", program, str(closed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+    assert done.stdout.splitlines() == [
+        f"`{closed}/wg0.conf' may not be looked for by this user; try again as root",
+        "`wg0.conf' does not exist",
+    ]
+
+
 def test_bytes_that_are_not_utf_8_survive_in_a_hook(here):
     path = here / "wg0.conf"
     path.write_bytes(b"[Interface]\nPostUp = echo \xff # \xe9\n")

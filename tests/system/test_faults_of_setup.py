@@ -1,0 +1,254 @@
+"""The daemon and `pywg up` where calls fail that make things: at the start, at a change, at link up."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+
+import pytest
+
+from tests.system import cases
+from tests.system.conftest import installed
+from tests.system.faults import ANY, NETLINK, UDP, UNIX, Faults, option
+from tests.system.net import Host, Lab, eventually
+from tests.system.programs import Program
+from tests.system.test_faults import answers, assert_unharmed, binary_of, pings, process_output
+from tests.system.test_up_down import PYWG, assert_nothing_left, status_of
+from tests.system.tunnel import PORT, WG, Key
+
+TUNSETIFF, TUNGETIFF, TUNSETOFFLOAD, TUNGETDEVNETNS = 0x400454CA, 0x800454D2, 0x400454D0, 0x54E3
+TUNSETVNETHDRSZ = 0x400454D8
+SIOCSIFMTU, SIOCGIFMTU, SIOCGIFFLAGS = 0x8922, 0x8921, 0x8913
+UDP_SEGMENT, UDP_GRO = 103, 104
+SOL_NETLINK, LISTEN_ALL_NSID = 270, 8
+
+Call = tuple[str, int, int]
+"""Name, kind of descriptor, and which of them, as `Faults.failing` takes it."""
+
+
+def numbers(names: str) -> list[int]:
+    return [getattr(errno, name) for name in names.split()]
+
+
+FATAL: list[tuple[Call, str, str]] = [
+    (("open", ANY, 0), "ENOENT ENODEV ENXIO", "/dev/net/tun is missing. Load the module with 'modprobe tun'"),
+    (("open", ANY, 0), "EACCES EPERM", "it needs root or CAP_NET_ADMIN"),
+    (("open", ANY, 0), "EMFILE", "`ulimit -n`"),
+    (("open", ANY, 0), "ENFILE", "`sysctl fs.file-nr`"),
+    (("open", ANY, 0), "ENOMEM", "`free -m`"),
+    (("ioctl", ANY, TUNSETIFF), "EPERM", "it needs root or CAP_NET_ADMIN"),
+    (("ioctl", ANY, TUNSETIFF), "EBUSY", "the interface wg0 exists already"),
+    (("ioctl", ANY, TUNSETIFF), "ENOMEM ENFILE ENOBUFS", "the tunnel device wg0 cannot be made"),
+    (("ioctl", ANY, TUNGETIFF), "EINVAL ENOMEM", "the tunnel device wg0 cannot be used"),
+    (("ioctl", ANY, SIOCSIFMTU), "EPERM EINVAL EBUSY", "the MTU of wg0 cannot be set to 1420"),
+    (("socket", ANY, socket.AF_UNIX), "EMFILE ENFILE ENOMEM ENOBUFS", "wg0"),
+    (("socket", ANY, socket.AF_UNIX), "EACCES EAFNOSUPPORT", "wg0"),
+    (("bind", UNIX, 0), "EACCES EADDRINUSE EADDRNOTAVAIL EROFS ENOSPC ENOMEM", "wg0.sock cannot be made"),
+]
+"""What the daemon cannot do without, what it fails with, and what the sentence has in it."""
+
+DISPENSABLE: list[tuple[Call, str]] = [
+    (("ioctl", ANY, TUNSETOFFLOAD), "EINVAL"),
+    (("ioctl", ANY, TUNSETVNETHDRSZ), "EINVAL"),
+    (("ioctl", ANY, TUNGETDEVNETNS), "EINVAL"),
+    (("ioctl", ANY, SIOCGIFFLAGS), "EPERM"),
+    (("ioctl", ANY, SIOCGIFMTU), "EPERM"),
+    (("socket", ANY, socket.AF_INET6), "EAFNOSUPPORT"),
+    (("bind", UDP, socket.AF_INET6), "EADDRNOTAVAIL"),
+    (("socket", ANY, socket.AF_NETLINK), "EAFNOSUPPORT EMFILE"),
+    (("bind", NETLINK, 0), "ENOMEM"),
+    (("recv", NETLINK, 0), "ENOBUFS EINTR"),
+    (("setsockopt", NETLINK, option(SOL_NETLINK, LISTEN_ALL_NSID)), "EPERM"),
+    *[
+        (("setsockopt", UDP, option(level, name)), "ENOPROTOOPT")
+        for level, name in (
+            (socket.SOL_UDP, UDP_SEGMENT),
+            (socket.SOL_UDP, UDP_GRO),
+            (socket.SOL_SOCKET, 33),  # SO_RCVBUFFORCE
+            (socket.SOL_SOCKET, 32),  # SO_SNDBUFFORCE
+            (socket.SOL_IP, 8),  # IP_PKTINFO
+            (socket.SOL_IP, 13),  # IP_RECVTOS
+            (socket.SOL_IP, 10),  # IP_MTU_DISCOVER
+            (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+            (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS),
+        )
+    ],
+]
+"""What it goes on without."""
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_without_what_it_needs_the_daemon_says_so_in_a_sentence_and_leaves_nothing(
+    lab: Lab, ours: Program, faults: Faults, background: bool
+) -> None:
+    host = lab.host("host")
+    cases_here = FATAL[::3] if background else FATAL
+    for (call, kind, only), names, said in cases_here:
+        for number in numbers(names)[: 1 if background else None]:
+            with faults.failing(call, kind, number, only=only):
+                command = [binary_of(ours), *([] if background else ["-f"]), WG]
+                status, printed = status_of(host, *command, env=faults.environment("pywgd"))
+                what = f"{call} with {errno.errorcode[number]}: {printed}"
+                assert faults.failed(call), what
+            assert status == 1, what
+            assert len(printed.splitlines()) == 1, what
+            assert printed.startswith("pywgd: wg0: "), what
+            assert said in printed, what
+            assert_nothing_left(host)
+
+
+@pytest.mark.parametrize("datapath", ["compiled", "portable"])
+def test_without_what_is_only_useful_the_daemon_carries_packets(
+    lab: Lab, ours: Program, faults: Faults, datapath: str
+) -> None:
+    tunnel = cases.connected(lab, faults.into(ours, PYWG_DATAPATH=datapath), installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    for (call, kind, only), names in DISPENSABLE:
+        if datapath == "portable" and call == "ioctl":
+            continue  # it asks for no offload; the rest of it is the same
+        for name in names.split()[: 1 if datapath == "portable" else None]:
+            station.stop()
+            with faults.failing(call, kind, getattr(errno, name), only=only, every=1 + (call == "recv")):
+                station.start()
+                station.setconf(station.settings)
+                eventually(f"packets pass without {call} ({name})", lambda: pings(station, peer, 1) == 0, 20)
+                assert faults.failed(call), f"{call} {only:#x} did not fail"
+            assert_unharmed(station)
+
+
+def test_a_port_that_cannot_be_opened_is_told_and_the_old_one_stays(
+    lab: Lab, ours: Program, faults: Faults
+) -> None:
+    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    told = {
+        "socket": "EMFILE ENFILE ENOMEM ENOBUFS EACCES",
+        "bind": "EACCES EADDRINUSE ENOMEM",
+        "getsockname": "ENOBUFS",
+        "setsockopt": "ENOPROTOOPT",
+    }
+    families = {"socket": socket.AF_INET, "bind": socket.AF_INET6, "getsockname": 0}
+    families["setsockopt"] = option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    for call, names in told.items():
+        for number in numbers(names):
+            kind = ANY if call == "socket" else UDP
+            with faults.failing(call, kind, number, only=families[call]):
+                status, printed = status_of(station.machine.host, "wg", "set", WG, "listen-port", "5002")
+                assert faults.failed(call), call
+            assert (status, printed) == (1, f"Unable to modify interface: {os.strerror(number)}")
+            assert pings(station, peer, 4) == 0, "the old port stays"
+            assert station.wg("show", WG, "listen-port") == f"{PORT}\n"
+    mark = option(socket.SOL_SOCKET, socket.SO_MARK)
+    for number in numbers("EPERM ENOMEM"):
+        with faults.failing("setsockopt", UDP, number, only=mark):
+            status, printed = status_of(station.machine.host, "wg", "set", WG, "fwmark", "7")
+        assert (status, printed) == (1, f"Unable to modify interface: {os.strerror(number)}")
+    station.wg("set", WG, "listen-port", "5002")
+    eventually("packets pass by the new port", lambda: pings(station, peer, 1) == 0)
+    assert_unharmed(station)
+
+
+def test_a_device_that_cannot_go_up_says_why_and_goes_up_by_itself_when_it_can(
+    lab: Lab, ours: Program, faults: Faults
+) -> None:
+    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    run = station.machine.run
+    for call, kind, only, names in (
+        ("socket", ANY, socket.AF_INET, "EMFILE ENOBUFS"),
+        ("bind", UDP, socket.AF_INET, "EADDRINUSE EACCES"),
+        ("getsockname", UDP, 0, "ENOBUFS"),
+    ):
+        for number in numbers(names):
+            run("ip", "link", "set", WG, "down")
+            eventually("it is down", lambda: "down" in process_output(station).splitlines()[-1])
+            with faults.failing(call, kind, number, only=only):
+                run("ip", "link", "set", WG, "up")
+                eventually("it is told", lambda: "can't go up" in process_output(station).splitlines()[-1])
+                said = process_output(station).splitlines()[-1]
+                if number != errno.EADDRINUSE:
+                    assert os.strerror(number) in said
+                if number == errno.ENOBUFS:
+                    time.sleep(1.2)
+                    assert said == process_output(station).splitlines()[-1], "it is told once"
+                assert answers(station)
+            eventually("packets pass", lambda: pings(station, peer, 1) == 0)
+    assert_unharmed(station)
+
+
+def test_a_client_that_cannot_be_taken_harms_nobody(lab: Lab, ours: Program, faults: Faults) -> None:
+    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    path = str(station.machine.host.path(f"/run/wireguard/{WG}.sock"))
+    for number in numbers("ECONNABORTED EINTR EMFILE ENFILE ENOBUFS ENOMEM EPERM EPROTO"):
+        with faults.failing("accept", ANY, number, every=2 if number == errno.EINTR else 1):
+            with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+                one.connect(path)
+                other.connect(path)
+                eventually(f"accept fails with {errno.errorcode[number]}", lambda: faults.failed("accept"))
+            assert pings(station, peer, 8) == 0
+        eventually(f"it answers after {errno.errorcode[number]}", lambda: answers(station))
+        assert_unharmed(station)
+
+
+DEFAULT_ROUTE = """[Interface]
+PrivateKey = {private}
+Address = 10.9.0.1/24, fd09::1/64
+[Peer]
+PublicKey = {public}
+Endpoint = 192.0.2.9:51820
+AllowedIPs = 0.0.0.0/0, ::/0
+"""
+
+
+def everything(host: Host) -> str:
+    """All that `up` may change on a host, but for the empty chains that firewalls leave."""
+    commands = ["ip -br link", "ip -br addr", "ip route show table all", "ip -6 route show table all"]
+    commands += ["ip rule", "ip -6 rule", "ls /run/wireguard /run/pywg 2>/dev/null", "nft list tables"]
+    lines = host.run("sh", "-c", "; ".join(commands), check=False).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("table ip"))
+
+
+def test_wherever_netlink_fails_up_undoes_everything_and_says_what_failed(lab: Lab, faults: Faults) -> None:
+    host = lab.host("host")
+    keys = Key.generate(), Key.generate()
+    path = "/run/wg0.conf"
+    host.write(path, DEFAULT_ROUTE.format(private=keys[0].private, public=keys[1].public))
+    host.run(PYWG, "up", path)
+    host.run(PYWG, "down", path)
+    before = everything(host)
+    failed = 0
+    for call, kind, only, error, calls in (
+        ("send", NETLINK, 0, errno.ENOBUFS, range(2, 32, 7)),
+        ("recv", NETLINK, 0, errno.ENOMEM, range(2, 32, 8)),
+        ("socket", ANY, socket.AF_NETLINK, errno.EMFILE, (1,)),
+    ):
+        for number in calls:
+            with faults.failing(call, kind, error, every=-number, only=only):
+                status, printed = status_of(host, PYWG, "up", path, env=faults.environment("pywg"))
+                assert faults.failed(call), f"there is no {call} number {number}"
+            *_, last = printed.splitlines()
+            what = f"{call} number {number}: {printed}"
+            assert "Traceback" not in printed, what
+            if status == 0:  # it goes on without what it was for
+                host.run(PYWG, "down", path)
+            else:
+                failed += 1
+                assert status == 1, what
+                assert last.startswith(("pywg: ", f"{path}:")), what
+                assert os.strerror(error) in last, what
+            assert everything(host) == before, what
+    assert failed > 5
+
+
+def test_who_may_not_look_into_the_folder_of_files_is_told_to_be_root(lab: Lab) -> None:
+    host = lab.host("host")
+    host.run("sh", "-c", "mkdir -p /etc/wireguard && mount -t tmpfs -o mode=700 tmpfs /etc/wireguard")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+    for command in ("up", "down", "reload", "save", "strip", "doctor"):
+        status, printed = status_of(host, *nobody, PYWG, command, "wg0")
+        assert status == 1, (command, printed)
+        assert "root" in printed, (command, printed)
+        assert len(printed.splitlines()) == 1, (command, printed)
