@@ -89,7 +89,7 @@ def _encode(path: str, text: str) -> segno.QRCode:
     try:
         import segno  # an extra
     except ModuleNotFoundError:
-        raise PywgError("QR codes need segno; install it: pip install 'pywg-vpn[qr]'") from None
+        raise PywgError(f"QR codes need the package segno: {sys.executable} -m pip install segno") from None
     data = text.encode("utf-8", "surrogateescape")
     if len(data) > LARGEST:
         raise PywgError(f"{path}: {len(data)} bytes are too many for a QR code, which holds {LARGEST}")

@@ -143,7 +143,7 @@ def test_without_the_library_the_command_that_installs_it_is_told(run, monkeypat
 
     monkeypatch.setattr(builtins, "__import__", without)
     done = run(TEXT)
-    assert done.stderr == "pywg: QR codes need segno; install it: pip install 'pywg-vpn[qr]'\n"
+    assert done.stderr == f"pywg: QR codes need the package segno: {sys.executable} -m pip install segno\n"
     assert (done.exit_code, done.stdout) == (1, "")
 
 
