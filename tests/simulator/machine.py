@@ -137,6 +137,8 @@ class Machine(Host):
         at_most(64 + 4 * invariants.TIMERS * peers, len(device._timers._heap), "timers", name)
         at_most(invariants.HANDSHAKE_QUEUE, len(device._queue), "handshake messages waiting", name)
         at_most(invariants.HANDSHAKE_QUEUE, len(datapath._control), "handshake messages handed up", name)
+        at_most(invariants.HANDSHAKE_QUEUE, len(device._queued_of), "sources of those waiting", name)
+        at_most(invariants.RATE_TABLE, len(device._handshake_limiter), "sources that are limited", name)
         at_most(invariants.TUN_QUEUE, self.tun.waiting, "frames waiting", name)
         at_most(invariants.INBOX, self.bind.waiting, "datagrams waiting", name)
         if peers <= 4:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import pytest
+
+from pywg.datapath import portable
 from pywg.datapath.replay import ReplayWindow
 from pywg.device import device as device_module
 from pywg.device.device import Device
 from pywg.device.indextable import IndexTable
 from pywg.device.session import PeerId, Session
 from pywg.device.timers import Timer, TimerQueue
+from pywg.noise.cookie import CookieChecker
+from tests.simulator.flood import MANY_SOURCES, ONE_SOURCE, Flood, FloodedSimulation
 from tests.simulator.invariants import Violation
 from tests.simulator.machine import Machine, SimulatedDataPath
 from tests.simulator.simulation import DAY, HOUR, MINUTE, Plan, Simulation
@@ -232,3 +237,38 @@ def test_timers_that_pile_up_are_found(monkeypatch):
 
     monkeypatch.setattr(TimerQueue, "arm", again)
     found_out("timers", keepalive=HOUR, talk=MINUTE)
+
+
+# --- Under floods. ------------------------------------------------------------------------------------------
+
+
+def found_out_in(flood: Flood, match: str) -> None:
+    """A flood finds it, and nothing else."""
+    with pytest.raises(Violation, match=match):
+        FloodedSimulation(flood, 1).play()
+
+
+def test_without_a_share_for_each_source_one_keeps_all_others_out(monkeypatch):
+    monkeypatch.setattr(device_module, "HANDSHAKE_SHARE", device_module.HANDSHAKE_QUEUE)
+    monkeypatch.setattr(portable, "HANDUP_SHARE", portable.HANDUP_LIMIT)
+    found_out_in(ONE_SOURCE, "could not connect")
+
+
+def test_without_cookies_spoofed_sources_keep_all_others_out(monkeypatch):
+    monkeypatch.setattr(Device, "_is_under_load", lambda self, now: False)
+    found_out_in(MANY_SOURCES, "could not connect")
+
+
+def test_a_cookie_that_is_not_looked_at_is_found(monkeypatch):
+    monkeypatch.setattr(CookieChecker, "check_mac2", lambda self, message, source, now: True)
+    found_out_in(MANY_SOURCES, "sources counted")
+
+
+def test_an_answer_to_a_wrong_mac1_is_found(monkeypatch):
+    monkeypatch.setattr(portable.cookie, "check_mac1", lambda key, message: True)
+    found_out_in(MANY_SOURCES, "the hub answers wrong MAC1")
+
+
+def test_a_replayed_initiation_that_is_taken_is_found(monkeypatch):
+    monkeypatch.setattr(Device, "_refuse", lambda self, peer, reason, source, now: None)
+    found_out_in(MANY_SOURCES, "a flooder got a message of type 2")

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from pywg.errors import DropReason
 from tests.simulator.__main__ import main
+from tests.simulator.flood import MANY_SOURCES, NEW, OLD, ONE_SOURCE, FloodedSimulation
 from tests.simulator.invariants import ASK, DAY, MARK, PacketBook, Violation
 from tests.simulator.simulation import HOUR, MINUTE, YEAR, Plan, Simulation
 from tests.spec.world import udp_packet
@@ -53,6 +55,18 @@ def test_a_hub_and_a_thousand_peers_hold_for_an_hour():
     assert count["packets delivered"] > 5_000
     assert count["recoveries"] > 500
     assert count["cookie replies"] > 100
+
+
+@pytest.mark.parametrize("flood", [ONE_SOURCE, MANY_SOURCES], ids=["one source", "many sources"])
+def test_a_flooded_hub_loses_no_packet_of_its_sessions_and_new_ones_begin_by_cookie(flood):
+    simulation = FloodedSimulation(flood, seed=1)
+    simulation.play()
+    assert len(simulation.connected) == NEW
+    assert simulation.hub.drops[DropReason.UNDER_LOAD] > 1000
+    by_cookie = [machine for machine in simulation.machines[1 + OLD :] if machine.link.cookies]
+    assert len(by_cookie) >= NEW / 2
+    assert simulation.count["packets delivered"] > 1000
+    assert simulation.count["sessions"] >= 2 * (2 * OLD + NEW), "those that there were are renewed"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
