@@ -65,7 +65,7 @@ def test_a_flooded_hub_loses_no_packet_of_its_sessions_and_new_ones_begin_by_coo
     assert simulation.hub.drops[DropReason.UNDER_LOAD] > 1000
     by_cookie = [machine for machine in simulation.machines[1 + OLD :] if machine.link.cookies]
     assert len(by_cookie) >= NEW / 2
-    assert simulation.count["packets delivered"] > 1000
+    assert simulation.count["packets delivered"] > 800
     assert simulation.count["sessions"] >= 2 * (2 * OLD + NEW), "those that there were are renewed"
 
 

@@ -292,3 +292,66 @@ def test_a_wall_clock_set_back_harms_no_running_daemon_and_a_restarted_one_tells
 def process_output(station: Station) -> str:
     assert station.task is not None
     return station.task.output()
+
+
+# --- A machine that has slept. ------------------------------------------------------------------------------
+
+
+def only_peer(station: Station) -> dict[str, object]:
+    peers = statistics(station)["peers"]
+    assert isinstance(peers, list)
+    (peer,) = peers
+    assert isinstance(peer, dict)
+    return peer
+
+
+def initiations(station: Station) -> int:
+    handshakes = only_peer(station)["handshakes"]
+    assert isinstance(handshakes, dict)
+    return int(handshakes["initiations_sent"])
+
+
+@pytest.mark.parametrize("datapath", ["compiled", "portable"])
+def test_a_daemon_that_wakes_up_forgets_its_keys_and_the_next_packet_begins_a_session(
+    lab: Lab, ours: Program, faults: Faults, datapath: str
+) -> None:
+    """The clock that counts sleep jumps, the one of the event loop's timers does not: as in a suspend."""
+    needs(datapath)
+    tunnel = cases.connected(lab, faults.into(ours, PYWG_DATAPATH=datapath), installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    assert pings(station, peer) == 0
+    sent, passed = initiations(station), only_peer(station)["tx_packets"]
+    faults.sleep(20)
+    eventually("the keepalive is sent", lambda: only_peer(station)["tx_packets"] != passed)
+    slept = 600
+    faults.sleep(slept)
+    eventually("keys are forgotten", lambda: "540 s, forgetting all keys" in process_output(station))
+    assert only_peer(station)["session_age"] is None
+    assert initiations(station) == sent, "nobody has asked for a session"
+    assert pings(station, peer) == 0
+    assert initiations(station) == sent + 1
+    faults.sleep(slept + 60)
+    assert pings(station, peer) == 0
+    assert initiations(station) == sent + 1, "a session of a minute is as good as new"
+    faults.sleep(slept + 130)
+    assert pings(station, peer) == 0, "it is still good, while the next one begins"
+    eventually("it is renewed after 120 s", lambda: initiations(station) == sent + 2)
+    faults.sleep(slept + 130 + 170)
+    assert pings(station, peer) == 0
+    assert initiations(station) == sent + 3
+    assert_unharmed(station)
+
+
+def test_a_daemon_that_wakes_up_with_persistent_keepalives_calls_by_itself(
+    lab: Lab, ours: Program, faults: Faults
+) -> None:
+    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
+    station, peer = tunnel.left, tunnel.right
+    tunnel.configure(initiator=station, keepalive=25)
+    assert pings(station, peer) == 0
+    sent = initiations(station)
+    faults.sleep(600)
+    eventually("it calls", lambda: initiations(station) == sent + 1)
+    eventually("packets pass the other way", lambda: pings(peer, station, 1) == 0)
+    assert initiations(station) == sent + 1
+    assert_unharmed(station)

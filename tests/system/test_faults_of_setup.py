@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import pathlib
+import resource
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from tests.system import cases
 from tests.system.conftest import installed
-from tests.system.faults import ANY, NETLINK, UDP, UNIX, Faults, option
+from tests.system.faults import ANY, NETLINK, SUCCEED, UDP, UNIX, Faults, option
 from tests.system.net import Host, Lab, eventually
 from tests.system.programs import Program
 from tests.system.test_faults import answers, assert_unharmed, binary_of, pings, process_output
@@ -97,6 +102,19 @@ def test_without_what_it_needs_the_daemon_says_so_in_a_sentence_and_leaves_nothi
             assert printed.startswith("pywgd: wg0: "), what
             assert said in printed, what
             assert_nothing_left(host)
+
+
+def test_a_limit_of_open_files_that_is_too_low_is_raised_or_told(lab: Lab, ours: Program) -> None:
+    host = lab.host("host")
+    for options in ("-f", ""):
+        command = f"ulimit -n 20; exec {binary_of(ours)} {options} {WG}"
+        status, printed = status_of(host, "bash", "-c", command)
+        assert status == 1
+        assert printed.startswith("pywgd: wg0: this process may open only 20 files; pywgd needs 64")
+        assert_nothing_left(host)
+    host.run("bash", "-c", f"ulimit -S -n 20; exec {binary_of(ours)} {WG}")
+    host.run("ip", "link", "set", WG, "up")
+    eventually("it listens", lambda: host.run("wg", "show", WG, "listen-port") != "0\n")
 
 
 @pytest.mark.parametrize("datapath", ["compiled", "portable"])
@@ -252,3 +270,45 @@ def test_who_may_not_look_into_the_folder_of_files_is_told_to_be_root(lab: Lab) 
         assert status == 1, (command, printed)
         assert "root" in printed, (command, printed)
         assert len(printed.splitlines()) == 1, (command, printed)
+
+
+LOCKED = """
+import json
+from pywg.host.privileges import keep_secrets_in_memory
+
+def kilobytes(of):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(of))
+
+before = kilobytes("VmLck")
+keep_secrets_in_memory()
+after = kilobytes("VmLck")
+more = bytearray(64 << 20)
+print(json.dumps([before, after, kilobytes("VmLck"), kilobytes("VmRSS")]))
+"""
+
+
+def test_memory_is_locked_where_its_limit_may_be_raised_and_grows_as_ever(faults: Faults) -> None:
+    """Raising the limit takes CAP_SYS_RESOURCE, which containers rarely have: here it only seems to be."""
+    if not _may_lock():
+        pytest.skip("locking memory takes CAP_IPC_LOCK in the first user namespace")
+    name = pathlib.Path(sys.executable).name
+    with faults.failing("setrlimit", ANY, SUCCEED, only=resource.RLIMIT_MEMLOCK):
+        done = subprocess.run(
+            [sys.executable, "-c", LOCKED],
+            env={**os.environ, **faults.environment(name)},
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=True,
+        )
+        assert faults.failed("setrlimit") == 1
+    before, after, grown, resident = json.loads(done.stdout)
+    assert before == 0
+    assert after > 10_000
+    assert grown > after + 60_000
+    assert resident < grown, "what is not used takes no memory"
+
+
+def _may_lock() -> bool:
+    """Whether that is so; the root of a user namespace has the capability, and may not."""
+    program = "import ctypes; raise SystemExit(ctypes.CDLL(None).mlockall(1) != 0)"
+    return subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
