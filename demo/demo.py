@@ -70,11 +70,19 @@ class Host:
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
+            start_new_session=True,  # a terminal's interrupt is for the story, which still needs this then
         )
         self.background: list[subprocess.Popen[str]] = []
         assert self.holder.stdout is not None
-        if self.holder.stdout.readline() != "ready\n":
-            raise DemoError(f"could not make the host {name}; see the message above")
+        try:
+            if self.holder.stdout.readline() != "ready\n":
+                raise DemoError(f"could not make the host {name}; see the message above")
+        except BaseException:
+            self.holder.kill()
+            self.holder.wait()
+            raise
+        self.network = os.open(f"/proc/{self.holder.pid}/ns/net", os.O_RDONLY)
+        assert not os.path.samestat(os.fstat(self.network), pathlib.Path("/proc/self/ns/net").stat())
 
     def _inside(self, line: str) -> list[str]:
         pid = str(self.holder.pid)
@@ -130,13 +138,21 @@ class Host:
                 raise DemoError(f"nothing listens on port {port} of {self.name}")
             time.sleep(0.05)
 
-    def daemons(self) -> list[int]:
-        """Process numbers of daemons that run on this host."""
-        mine = pathlib.Path(f"/proc/{self.holder.pid}/ns/net").readlink()
+    def processes(self) -> list[pathlib.Path]:
+        """What runs on this host, as folders of /proc."""
         found = []
         for process in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (process / "ns/net").readlink() == mine and b"pywgd" in (process / "cmdline").read_bytes():
+                if os.path.samestat((process / "ns/net").stat(), os.fstat(self.network)):
+                    found.append(process)
+        return found
+
+    def daemons(self) -> list[int]:
+        """Process numbers of daemons that run on this host."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(OSError):
+                if b"pywgd" in (process / "cmdline").read_bytes():
                     found.append(int(process.name))
         return found
 
@@ -146,11 +162,18 @@ class Host:
         path.write_text(text)
 
     def close(self) -> None:
+        """Kill what runs here, daemons of an interrupted story among it; last who holds the namespaces."""
+        while others := {int(process.name) for process in self.processes()} - {self.holder.pid}:
+            for number in others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            time.sleep(0.01)
         for process in [*self.background, self.holder]:
             process.kill()
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+        os.close(self.network)
 
 
 def join(
@@ -171,6 +194,7 @@ def story(folder: pathlib.Path) -> None:
         for name in ("alice", "bob", "carol"):
             hosts.append(Host(name, folder))
             stack.callback(hosts[-1].close)
+        stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # it runs first: the rest is done
         alice, bob, carol = hosts
         join(alice, "eth0", "192.0.2.1/24", bob, "eth0", "192.0.2.2/24")
         join(bob, "eth1", "192.168.50.1/24", carol, "eth0", "192.168.50.2/24")
