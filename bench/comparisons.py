@@ -10,12 +10,14 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from bench.instructions import Counts
 from bench.live import Slice
 from bench.stats import Estimate, bootstrap_median
 from bench.tables import NOTHING, number, rows
 
 FORMAT = 1
 MARGIN = 0.01
+UNDER = f"costs under {MARGIN * 100:g} %"
 ENOUGH = 12  # blocks; of fewer a bootstrap says nothing
 ON, OFF = "on", "off"
 
@@ -68,7 +70,7 @@ class Phase:
 
 
 PHASES = (
-    Phase("builds", "tcp", 0.4, 12),
+    Phase("builds", "tcp", 0.4, 10),
     Phase("builds", "udp", 0.4, 2),
     Phase("metrics", "tcp", 1.0, 2),
     Phase("events", "tcp", 1.0, 2),
@@ -91,7 +93,10 @@ class Sample:
 
 @dataclasses.dataclass(slots=True)
 class Run:
-    """What was compared, where, and every slice. scrapes: how often metrics were answered."""
+    """What was compared, where, and every slice.
+
+    scrapes: how often metrics were answered. instructions: of a burst, by build, burst and stage.
+    """
 
     comparisons: list[str]
     starts: int
@@ -102,6 +107,7 @@ class Run:
     command: str
     samples: list[Sample] = dataclasses.field(default_factory=list)
     scrapes: int = 0
+    instructions: dict[str, Counts] = dataclasses.field(default_factory=dict)
 
     def save(self, path: pathlib.Path) -> None:
         """Write the file, whole or not at all; a slice is a line."""
@@ -186,8 +192,25 @@ def table(run: Run) -> str:
                 if comparison.usual:
                     usual = diluted(estimate, comparison.share)
                     body.append([comparison.usual, *known, *_cells(usual), verdict(usual, better)])
-    header = ["what", "figure", "better", "ratio", "95 % interval", "blocks", f"costs under {MARGIN:.0%}"]
+    header = ["what", "figure", "better", "ratio", "95 % interval", "blocks", UNDER]
     return rows(header, body)
+
+
+def instructions(run: Run) -> str:
+    """A row for each comparison of builds and each burst; empty when none were counted."""
+    body = []
+    never, ended = ("plain", "never"), ("plain", "ended")
+    sides = {"probes": (("bare", "never"), never), "captured": (never, ended)}
+    for name, (theirs, ours) in sides.items():
+        if name not in run.comparisons or not {theirs[0], ours[0]} <= run.instructions.keys():
+            continue
+        for burst in run.instructions[ours[0]]:
+            before, after = (run.instructions[build][burst][stage] for build, stage in (theirs, ours))
+            said = "yes" if after / before <= 1 + MARGIN else "no"
+            counts = [f"{before:.0f}", f"{after:.0f}"]
+            body.append([COMPARISONS[name].label, burst, *counts, f"**{after / before:.5f}**", said])
+    header = ["what", "burst each way", "without", "with", "ratio", UNDER]
+    return rows(header, body) if body else ""
 
 
 def _cells(estimate: Estimate) -> list[str]:
@@ -258,6 +281,7 @@ def conditions(run: Run) -> str:
 
 def page(run: Run) -> str:
     """The whole page."""
+    counted = instructions(run)
     return "\n".join(
         part
         for part in (
@@ -277,6 +301,12 @@ def page(run: Run) -> str:
             "done more often than is usual, so that it can be seen at all, has a second row, in which the "
             "difference from 1 is divided by how much more often.\n",
             scrape_cost(run),
+            "## Instructions\n" if counted else "",
+            "Counted by valgrind for a burst out and one in, in the data path and its cipher library, "
+            "without the kernel. Two counts hardly differ, so the ratio has no interval.\n"
+            if counted
+            else "",
+            counted,
             "## What they are ratios of\n",
             "Medians without any of it, and the standard deviation of slices.\n",
             absolute(run),

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from bench import builds, cli, comparisons, record, runner
+from bench import builds, cli, comparisons, instructions, record, runner
 from bench.comparisons import COMPARISONS, OFF, ON, PHASES, Comparison, Phase, Run, Sample
 from bench.live import Capture, Events, Live, Metrics, Switch, open_live
 from bench.programs import Program
@@ -32,7 +32,8 @@ from tests.probes import probes_of
 STATE = cli.RESULTS / "overhead.json"
 PUBLISHED = cli.PUBLISHED / "overhead"
 STARTS = 8
-BUILDING = 60.0  # seconds, about
+BUILDING = 25.0  # seconds of each, about
+COUNTING = 15.0
 OPENING = 8.0
 CAPTURED = 0.3  # seconds of capture, after which a tunnel is one that had one
 REFERENCE = "plain"
@@ -92,6 +93,7 @@ def main(arguments: list[str]) -> int:
         return _end(f"stopped; --from {cli._shown(options.state)} has what there is", cli.EXIT_STOPPED)
     print(comparisons.conditions(run))
     print(comparisons.table(run))
+    print(comparisons.instructions(run))
     print(comparisons.scrape_cost(run))
     print(comparisons.absolute(run))
     if options.publish:
@@ -133,23 +135,33 @@ def measure(options: argparse.Namespace) -> Run:
         shlex.join([*words, "--starts", str(options.starts)]),
     )
     costs = [OPENING, *(seconds_of(phase, variants) for phase in phases)]
-    steps = [BUILDING, *costs * options.starts]
+    counted = counted_of(wanted, variants)
+    before = [BUILDING * (1 + ("bare" in variants)), *([COUNTING * len(counted)] if counted else [])]
+    steps = [*before, *costs * options.starts]
     print(f"about {runner.clock(sum(steps))}; it goes to {cli._shown(options.state)}", file=sys.stderr)
-    with (
-        tempfile.TemporaryDirectory(prefix="pywg-bench-builds-") as directory,
-        runner.progress(steps, len(steps)) as report,
-    ):
-        report("building")
-        programs = make_programs(pathlib.Path(directory), variants)
-        run.version = builds.version(programs[REFERENCE])
-        for start in range(options.starts):
-
-            def tell(text: str, start: int = start) -> None:
-                report(f"start {start + 1} of {options.starts}: {text}")
-
-            take_start(run, programs, phases, tell)
-            run.save(options.state)
+    with tempfile.TemporaryDirectory(prefix="pywg-bench-builds-") as name:
+        folder = pathlib.Path(name)
+        with runner.progress(steps, len(steps)) as report:
+            report("building")
+            programs = make_programs(folder, variants)
+            run.version = builds.version(programs[REFERENCE])
+            if counted:
+                report("counting instructions")
+                run.instructions = {name: instructions.count(folder / name) for name in counted}
+            for _ in range(options.starts):
+                take_start(run, programs, phases, report)
+                run.save(options.state)
     return run
+
+
+def counted_of(wanted: list[Comparison], variants: list[str]) -> list[str]:
+    """The builds of which instructions are to be counted, and can be."""
+    if not {"probes", "captured"} & {comparison.name for comparison in wanted}:
+        return []
+    if reason := instructions.missing():
+        print(reason, file=sys.stderr)
+        return []
+    return [name for name in (REFERENCE, "bare") if name in variants]
 
 
 def variants_of(wanted: list[Comparison]) -> list[str]:
@@ -187,14 +199,14 @@ def take_start(run: Run, programs: dict[str, Program], phases: list[Phase], repo
     loads = tuple(dict.fromkeys(phase.load for phase in phases))
     samples: list[Sample] = []
     with contextlib.ExitStack() as stack:
-        report("tunnels")
+        report(f"start {start + 1}: tunnels")
         lives = {name: stack.enter_context(open_live(programs[name], loads)) for name in order}
         for name, live in lives.items():
             uses_only(live, programs[name])
         if "captured" in lives:
             capture_once(lives["captured"], loads[0])
         for phase in phases:
-            report(f"{phase.name}, {phase.load}")
+            report(f"start {start + 1}: {phase.name}, {phase.load}")
             if phase.name == "builds":
                 samples += builds_phase(lives, phase, start, chance)
             else:

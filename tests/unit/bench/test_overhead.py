@@ -5,10 +5,11 @@ import re
 
 import pytest
 
-from bench import comparisons, overhead
+from bench import comparisons, instructions, overhead
 from bench.cli import RefusedError
 from bench.comparisons import COMPARISONS, OFF, ON, PHASES, Run, Sample
 from bench.live import Slice
+from bench.rig import MeasureError
 from bench.stats import Estimate
 from tests.documents import ROOT
 
@@ -103,6 +104,33 @@ def test_the_page_has_a_row_for_what_was_measured_and_for_what_is_usual():
     assert f"| {second} | TCP, throughput | higher | **0.9850** | 0.9850–0.9850 | 12 | – |" in page
     assert f"| {usual} | TCP, throughput | higher | **0.9990** | 0.9990–0.9990 | 12 | yes |" in page
     assert "UDP" not in page
+
+
+def test_the_page_has_counted_instructions_only_where_there_are_some():
+    run = make_run()
+    assert "valgrind" not in comparisons.page(run)
+    run.instructions = {
+        "plain": {"1 packet": {"never": 1020.0, "ended": 1020.0}},
+        "bare": {"1 packet": {"never": 1000.0, "ended": 1000.0}},
+    }
+    page = comparisons.page(run)
+    assert "| probes built in, over a build without | 1 packet | 1000 | 1020 | **1.02000** | no |" in page
+    assert "| capture off after one ran, over never | 1 packet | 1020 | 1020 | **1.00000** | yes |" in page
+
+
+def test_a_sum_that_is_not_there_is_no_count():
+    assert instructions.total_of("events: Ir\nsummary: 871103\n") == 871103
+    with pytest.raises(MeasureError, match="valgrind counted nothing"):
+        instructions.total_of("events: Ir\nsummary: 0\n")
+
+
+def test_instructions_are_counted_of_builds_that_are_compared(monkeypatch):
+    monkeypatch.setattr(instructions, "missing", lambda: None)
+    names = {words: overhead.chosen(words) for words in ("probes", "captured", "metrics")}
+    counted = {
+        words: overhead.counted_of(wanted, overhead.variants_of(wanted)) for words, wanted in names.items()
+    }
+    assert counted == {"probes": ["plain", "bare"], "captured": ["plain"], "metrics": []}
 
 
 def test_comparisons_are_chosen_by_name():
