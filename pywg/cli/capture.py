@@ -62,7 +62,7 @@ def command(  # noqa: PLR0917  click hands them over
     request += ["secrets=true"] if secrets else []
     try:
         with Client.open(interface) as client, client.stream("capture=1", *request) as stream:
-            blocks = _Blocks(stream)
+            blocks = Blocks(stream)
             section = blocks.next()  # before the file is touched: the daemon may refuse
             with _open(path) as file:
                 click.echo(f"pywg: capturing on {interface}", err=True)
@@ -75,7 +75,7 @@ def command(  # noqa: PLR0917  click hands them over
     click.echo(f"pywg: {captured} packets captured{lost_text}", err=True)
 
 
-class _Blocks:
+class Blocks:
     """The blocks of a pcapng stream."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -119,7 +119,7 @@ def _open(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
 
 
 def _copy(
-    block: bytes, blocks: _Blocks, file: BinaryIO, count: int | None, seconds: float | None
+    block: bytes, blocks: Blocks, file: BinaryIO, count: int | None, seconds: float | None
 ) -> tuple[int, int]:
     """Copy blocks until it is enough; how many packets there were, and how many were lost."""
     captured = lost = 0
@@ -145,7 +145,7 @@ def _copy(
     return captured, lost
 
 
-def _comes(blocks: _Blocks, until: float) -> bool:
+def _comes(blocks: Blocks, until: float) -> bool:
     """Whether anything more comes before the time is over."""
     import select
 

@@ -56,7 +56,7 @@ class Tunnel:
                 {service: Resolver(*resolver) for service, resolver in values["saved"].items()},
                 values["monitor"],
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def write(self) -> None:

@@ -184,7 +184,7 @@ def _exchange(messages: Sequence[bytes], last: int) -> None:
                 for kind, number, content in _received(kernel.recv(1 << 16)):
                     if kind != _ERROR:
                         continue
-                    if error := -_I32.unpack_from(content)[0]:
+                    if error := _error_in(content):
                         raise NftError(error)
                     if number == last:
                         return
@@ -192,6 +192,11 @@ def _exchange(messages: Sequence[bytes], last: int) -> None:
         raise NftError(errno.ETIMEDOUT) from None
     except OSError as error:
         raise NftError(error.errno or errno.EIO) from None
+
+
+def _error_in(content: bytes) -> int:
+    """What an error message says; 0: taken."""
+    return -_I32.unpack_from(content)[0] if len(content) >= _I32.size else errno.EIO
 
 
 def _received(data: bytes) -> Iterable[tuple[int, int, bytes]]:

@@ -28,6 +28,7 @@ DIRECTORY_VARIABLE = "PYWG_STATE_DIR"
 
 _DEFAULT_DIRECTORY = "/run/pywg"
 _SIZE_LIMIT = 16 * 1024 * 1024
+_KINDS = {"interface": str, "path": str, "backend": str, "owner": str, "firewall": list, "names": dict}
 _FILE_NAME = re.compile(r"(.{1,15})@(\d+)\.json")
 
 
@@ -111,7 +112,14 @@ class State:
             known[name] = [
                 Located(text, Position(path, line, column)) for text, path, line, column in values[name]
             ]
+            if not all(isinstance(hook.value, str) for hook in known[name]):
+                raise TypeError(name)
         known["rules"] = [Rule(**rule) for rule in values["rules"]]
+        for name, kind in _KINDS.items():
+            if not isinstance(known.get(name, kind()), kind):
+                raise TypeError(name)
+        if not isinstance(known.get("index"), int | None):
+            raise TypeError("index")
         return cls(**known)
 
 
@@ -202,16 +210,25 @@ def process_identity(pid: int) -> str:
 
 def is_alive(identity: str) -> bool:
     """Whether the process of that identity still runs."""
-    return bool(identity) and process_identity(int(identity.partition("/")[0])) == identity
+    pid = identity.partition("/")[0]
+    return re.fullmatch("[0-9]{1,10}", pid) is not None and process_identity(int(pid)) == identity
 
 
 def _read(file: Path) -> State | None:
     try:
         if file.stat().st_size > _SIZE_LIMIT:
             return None
-        values = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
-        return State.from_json(values) if values["boot"] == _boot() else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return parse(file.read_text(encoding="utf-8", errors="surrogateescape"), _boot())
+    except OSError:
+        return None
+
+
+def parse(text: str, boot: str) -> State | None:
+    """A file's text; None when it is of another boot than this one, or not to be understood."""
+    try:
+        values = json.loads(text)
+        return State.from_json(values) if values["boot"] == boot else None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

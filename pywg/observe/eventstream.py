@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pywg.errors import PywgError
+from pywg.errors import PywgError, printable
 from pywg.host.peernames import peer_names
 from pywg.observe.findings import short_key
 from pywg.uapi.client import Client, has_daemon, list_interfaces
@@ -78,7 +78,7 @@ def in_words(event: Event, *, brief: bool = False) -> str:
     brief: without key and endpoint where there is a name, and without the endpoint in any case.
     """
     at = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-    return f"{at} {event['interface']} {_subject(event, brief)}{event.get('text', event['kind'])}"
+    return printable(f"{at} {event['interface']} {_subject(event, brief)}{event.get('text', event['kind'])}")
 
 
 def _subject(event: Event, brief: bool) -> str:

@@ -216,21 +216,10 @@ class _Wire:
                 self._take(packet, outgoing=address[2] == _OUTGOING)
 
     def _take(self, packet: bytes, *, outgoing: bool) -> None:
-        if not packet:
-            return
-        six = packet[0] >> 4 == 6
-        header = 40 if six else (packet[0] & 15) * 4
-        if len(packet) < header + 9:
-            return
-        source_port, target_port = struct.unpack_from("!HH", packet, header)
-        if (source_port if outgoing else target_port) != self._port:
-            return
-        offset = (24 if outgoing else 8) if six else (16 if outgoing else 12)
-        family = socket.AF_INET6 if six else socket.AF_INET
-        remote = socket.inet_ntop(family, packet[offset : offset + (16 if six else 4)])
+        found = seen_untrusted(packet, self._port, outgoing=outgoing)
         seen = self.left if outgoing else self.arrived
-        if len(seen) < _SAMPLES and (outgoing or self.takes_arrivals):
-            message = packet[header + 8 :]
+        if found is not None and len(seen) < _SAMPLES and (outgoing or self.takes_arrivals):
+            message, remote = found
             seen.append((message[0], remote))
             if not outgoing and not self._is_for_us(message):
                 self.wrong_mac1.append(remote)
@@ -239,6 +228,23 @@ class _Wire:
         """False when MAC1 is made with another public key; of what has none, nothing is said."""
         has_mac1 = message[0] in _WITH_MAC1 and len(message) == messages.MESSAGE_SIZES[message[0]]
         return not has_mac1 or self._mac1_key is None or check_mac1(self._mac1_key, message)
+
+
+def seen_untrusted(packet: bytes, port: int, *, outgoing: bool) -> tuple[bytes, str] | None:
+    """What UDP carries in a packet as an interface has it, before the kernel's checks, and its far address.
+
+    port: ours. None when the packet is cut short or carries nothing, or is another port's.
+    """
+    six = packet[:1] >= b"\x60"
+    header = 40 if six else (packet[0] & 15) * 4 if packet else 0
+    if header < 20 or len(packet) < header + 9:
+        return None
+    source_port, target_port = struct.unpack_from("!HH", packet, header)
+    if (source_port if outgoing else target_port) != port:
+        return None
+    offset = (24 if outgoing else 8) if six else (16 if outgoing else 12)
+    family = socket.AF_INET6 if six else socket.AF_INET
+    return packet[header + 8 :], socket.inet_ntop(family, packet[offset : offset + (16 if six else 4)])
 
 
 @contextlib.contextmanager

@@ -27,6 +27,9 @@ TIMEOUT = 60.0
 
 
 _NOT_OURS = "its daemon does not answer this; only pywgd does"
+_NOT_UNDERSTOOD = "what its daemon answers is not understood; is it of another version?"
+_LAST_TIME = 2**37
+"""Seconds since 1970 of an event that is far from any clock's end."""
 
 
 def has_daemon(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> bool:
@@ -99,9 +102,8 @@ class Client:
         Raises UapiError; EOPNOTSUPP when another daemon is there, which knows no such request.
         """
         with self.stream("stats=1") as answer:
-            statistics = json.loads(_first_line(answer))
+            statistics = _object(_first_line(answer))
             parse_status(_lines(answer))
-        assert isinstance(statistics, dict)
         return statistics
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -110,10 +112,11 @@ class Client:
         The first thing is `{"kind": "watching", ...}`: from there on nothing is missed.
         """
         with self.stream("events=1") as answer:
-            yield json.loads(_first_line(answer))
+            yield _event(_first_line(answer))
             with suppress(ConnectionResetError):
                 for line in answer:
-                    yield json.loads(line)
+                    if line.endswith(b"\n"):  # else the daemon was killed while it wrote
+                        yield _event(line.decode("ascii", "replace"))
 
     def set_log_level(self, level: str) -> None:
         """Log as with this LOG_LEVEL from now on. Errors as `statistics`."""
@@ -200,6 +203,32 @@ def _first_line(answer: BinaryIO) -> str:
     if text.startswith("errno="):
         parse_status([text])
     return text
+
+
+def _object(line: str) -> dict[str, Any]:
+    """What pywgd says in one line of JSON."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise UapiError(errno.EPROTO, _NOT_UNDERSTOOD)
+    return said
+
+
+def _event(line: str) -> dict[str, Any]:
+    """One with what every event has, and nothing else in the places of texts."""
+    said = _object(line)
+    at = said.get("time")
+    if (
+        not isinstance(said.get("kind"), str)
+        or not (isinstance(at, int | float) and 0 <= at < _LAST_TIME)
+        or not all(
+            isinstance(said.get(name, ""), str | None) for name in ("peer", "name", "endpoint", "text")
+        )
+    ):
+        raise UapiError(errno.EPROTO, _NOT_UNDERSTOOD)
+    return said
 
 
 def _lines(answer: BinaryIO) -> Iterator[str]:

@@ -56,7 +56,16 @@ def test_it_has_no_key_and_only_its_owner_reads_it(folder):
 
 @pytest.mark.parametrize(
     "change",
-    [{"version": 99}, {"boot": "another"}, {"rules": [{}]}, {"post_down": 3}],
+    [
+        {"version": 99},
+        {"boot": "another"},
+        {"rules": [{}]},
+        {"post_down": 3},
+        {"post_down": [[3, "wg0.conf", 1, 1]]},
+        {"interface": ["wg0"]},
+        {"index": "7"},
+        {"names": [1]},
+    ],
 )
 def test_what_is_not_understood_does_not_count(folder, change):
     state.write(made())
@@ -101,3 +110,13 @@ def test_a_process_is_known_by_when_it_started_too():
 def test_what_was_never_written_is_removed_from_any_folder(monkeypatch):
     monkeypatch.setenv("PYWG_STATE_DIR", "/proc/self")  # where nothing can be removed
     state.remove("wg0")
+
+
+def test_a_file_that_leads_too_deep_or_names_no_process_is_nobodys(folder):
+    state.write(made())
+    (file,) = folder.glob("*.json")
+    values = json.loads(file.read_text()) | {"owner": "x/1"}
+    file.write_text(json.dumps(values))
+    assert not state.read("wg0").is_owned
+    file.write_text("[" * 100_000)
+    assert state.read("wg0") is None

@@ -30,3 +30,9 @@ def test_events_in_words(more: dict[str, str], brief: bool, words: str) -> None:
     said = in_words(BASE | more, brief=brief)
     assert re.fullmatch(r"\d\d:\d\d:\d\d ", said[:9])
     assert said[9:] == words
+
+
+def test_what_a_daemon_says_does_not_move_the_cursor() -> None:
+    said = in_words(BASE | {"text": "a\x1b[2Jb", "name": "c\nd", "peer": KEY})
+    assert said.isprintable()
+    assert "\\x1b[2J" in said
