@@ -149,10 +149,12 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """As `write_text` does."""
+    """As `write_text` does. What is there and is no ordinary file, a device say, is left alone."""
     target = Path(path)
     temporary = target.with_name(f"{target.name}.tmp")
     try:
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise PywgError(f"{path}: cannot be written: it is there already, and is no ordinary file")
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

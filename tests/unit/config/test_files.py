@@ -235,3 +235,11 @@ def test_a_config_error_keeps_its_mistakes(here):
     with pytest.raises(ConfigError) as caught:
         load("wg0.conf")
     assert [mistake.position.line for mistake in caught.value.mistakes] == [1, 2]
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(here):
+    os.mkfifo("wg0.conf")
+    said = message(write_text, "wg0.conf", "new")
+    assert said == "wg0.conf: cannot be written: it is there already, and is no ordinary file"
+    assert Path("wg0.conf").is_fifo()
+    assert [entry.name for entry in here.iterdir()] == ["wg0.conf"]
