@@ -89,8 +89,7 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
     if arguments == ["--version"]:
         return print_version()
     if arguments in (["-h"], ["--help"]):
-        print(USAGE, end="")
-        return 0
+        return tell(USAGE)
     command = parse(arguments, environment)
     if command is None:
         sys.stderr.write(USAGE)
@@ -149,7 +148,17 @@ def print_version() -> int:
     except PywgError as error:
         sys.stderr.write(f"pywgd: {error}\n")
         return EXIT_SETUP_FAILED
-    print(f"pywgd v{__version__}\n\nUserspace WireGuard daemon for {sys.platform}: {datapath}.")
+    return tell(f"pywgd v{__version__}\n\nUserspace WireGuard daemon for {sys.platform}: {datapath}.\n")
+
+
+def tell(text: str) -> int:
+    """Print what was asked for; returns the exit status."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        sys.stderr.write(f"pywgd: the output cannot be written: {error.strerror}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer goes there
+        return EXIT_SETUP_FAILED
     return 0
 
 

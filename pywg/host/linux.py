@@ -23,7 +23,6 @@ from pywg.host.routing import MAIN_TABLE, Rule
 from pywg.wire.endpoint import Endpoint
 
 _UNICAST = 1
-_LINK_SCOPE = 253
 _INVERTED = 2
 _TO_TABLE, _GO_TO = 1, 2
 _ALL_BITS = 0xFFFFFFFF

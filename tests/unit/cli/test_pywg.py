@@ -70,12 +70,24 @@ def test_the_version_names_the_data_path():
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["genkey"], ["new", "--help"]])
 def test_output_that_finds_no_place_is_told_in_a_sentence(arguments):
     program = "import sys; from pywg.cli.pywg import main; main(prog_name='pywg')"
+    said = "pywg: the output cannot be written: No space left on device; see `df -h`\n"
+    assert run_on_a_full_disk(program, arguments) == (1, said)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to write into")
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_so_is_the_daemon_s(argument):
+    said = "pywgd: the output cannot be written: No space left on device\n"
+    assert run_on_a_full_disk("from pywg.cli.pywgd import main; main()", [argument]) == (1, said)
+
+
+def run_on_a_full_disk(program: str, arguments: list[str]) -> tuple[int, str]:
+    """The exit status, and what standard error says."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-c", program, *arguments], stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert done.returncode == 1
-    assert done.stderr == "pywg: the output cannot be written: No space left on device; see `df -h`\n"
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("command", ["show", "set"])
