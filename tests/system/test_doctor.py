@@ -23,6 +23,7 @@ from pywg.wire import messages
 from tests.system import tunnel as stations
 from tests.system.cases import ping
 from tests.system.conftest import installed
+from tests.system.faults import Faults
 from tests.system.net import Host, Lab, add_address, eventually, make_router, tool
 from tests.system.programs import PROGRAMS
 from tests.system.tunnel import PORT, WG, Key, Station, Tunnel, generate_psk, hostport
@@ -358,6 +359,27 @@ def test_a_clock_that_went_back(tunnel: Tunnel) -> None:
     tunnel.right.configure(tunnel.left)
     initiate(tunnel, 1_900_000_000)
     assert "clock-went-back" in meanwhile(tunnel.right, lambda: initiate(tunnel, 1_800_000_000))
+
+
+def test_a_clock_that_was_set_back_before_a_restart(lab: Lab, faults: Faults) -> None:
+    ours = PROGRAMS["pywgd"]
+    tunnel = stations.make_tunnel(lab, faults.into(ours), ours)
+    left, right = tunnel.left, tunnel.right
+    tunnel.configure(initiator=left, keepalive=1)
+    ping(left, right)
+    # Nobody can call the left, as if it were behind NAT, and the right has no session any more.
+    firewall(left, "input", f"udp dport {PORT} @th,64,8 1 drop")
+    right.machine.run("ip", "link", "set", WG, "down")
+    right.machine.run("ip", "link", "set", WG, "up")
+    faults.set_wall_clock_off(-3600)
+    left.restart()
+    assert while_left_calls(tunnel)["clock-went-back"]["severity"] == "error"
+    left.machine.write(f"/run/{WG}.conf", left.settings)
+    found = findings(left, f"/run/{WG}.conf", status=FOUND, env=faults.environment("pywg"))
+    assert only(found) == ["clock-behind"]
+    assert f"/run/{WG}.conf was written 3" in str(found["clock-behind"]["seen"])
+    faults.set_wall_clock_off(0)
+    ping(left, right, seconds=20)
 
 
 def initiate(

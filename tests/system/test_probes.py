@@ -146,6 +146,22 @@ def handshake_anew(tunnel: Tunnel) -> None:
     assert tunnel.left.latest_handshake() > 0
 
 
+@pytest.mark.parametrize(
+    "tool", ["bpftrace -l usdt:{module}:*", "tplist-bpfcc -l {module}", "readelf --notes --wide {module}"]
+)
+def test_the_tools_list_every_probe(tool: str) -> None:
+    from pywg.datapath import compiled
+
+    module = pathlib.Path(compiled.__file__)
+    command = tool.format(module=module).split()
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    said = subprocess.run(command, capture_output=True, text=True, timeout=READY, check=True).stdout
+    known = {probe.name for probe in probes_of(module)}
+    assert known
+    assert set(re.findall(r"(?:pywg:|Name: )(\w+)", said)) == known
+
+
 def test_bpftrace_counts_the_handshakes_that_happened(tunnel: Tunnel, tmp_path: pathlib.Path) -> None:
     key = short(tunnel.right.key.public)
     with (

@@ -538,6 +538,21 @@ def test_a_failure_in_the_background_is_told_to_syslog(
     eventually("the reason arrives", lambda: re.search(line, syslog.output()))
 
 
+def test_a_journal_gets_levels_and_a_terminal_gets_times(host: Host) -> None:
+    stream = "$(stat -Lc %d:%i /proc/self/fd/2)"
+    journal = host.start(
+        "sh", "-c", f'JOURNAL_STREAM={stream} exec "$0" -f {WG}', PYWGD, env={"LOG_LEVEL": "info"}
+    )
+    eventually("it is logged", lambda: re.search(r"^<6>wg0: started, ", journal.output(), re.MULTILINE))
+    assert all(line.startswith("<6>wg0: ") for line in journal.output().splitlines())
+    journal.stop()
+    other = host.start(PYWGD, "-f", WG, env={"LOG_LEVEL": "info", "JOURNAL_STREAM": "1:1"})
+    eventually(
+        "it is logged", lambda: re.search(r"^INFO: \(wg0\) 20.* started, ", other.output(), re.MULTILINE)
+    )
+    other.stop()
+
+
 def test_a_failure_is_printed_where_output_is_kept(
     host: Host, syslog: HostTask, broken: dict[str, str]
 ) -> None:
