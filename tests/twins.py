@@ -35,13 +35,16 @@ REMOTES = 3
 
 
 class SocketTun:
-    """A tunnel device whose other end is in our hand."""
+    """A tunnel device whose other end is in our hand; `ends`: what is used in place of new sockets."""
 
-    def __init__(self, offload: TunOffload, mtu: int, room: int = 4 << 20) -> None:
-        self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._near, self._far):
-            end.setblocking(False)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+    def __init__(
+        self,
+        offload: TunOffload,
+        mtu: int,
+        room: int = 4 << 20,
+        ends: tuple[socket.socket, socket.socket] | None = None,
+    ) -> None:
+        self._near, self._far = ends or tun_ends(room)
         self.offload = offload
         self.mtu = mtu
         self.name = "pair0"
@@ -83,6 +86,15 @@ class SocketTun:
             while True:
                 frames.append(self._far.recv(70000))
         return frames
+
+
+def tun_ends(room: int = 4 << 20) -> tuple[socket.socket, socket.socket]:
+    """The data path's end of a tunnel device, and ours."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (near, far):
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+    return near, far
 
 
 def checksummed(packet: bytearray) -> bytes:
@@ -188,25 +200,70 @@ class Outcome:
     packets: tuple[int, int]  # in bursts, each way
 
 
+def _remote() -> socket.socket:
+    """A peer's socket."""
+    remote = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    remote.bind(("127.0.0.1", 0))
+    remote.setblocking(False)
+    remote.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    remote.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    return remote
+
+
+class Wires:
+    """The sockets of a rig, which one rig after the other may use: making them takes longer than one burst.
+
+    A rig gets duplicates, so all that it keeps beside them is new.
+    """
+
+    def __init__(self, *, gso: bool) -> None:
+        self._tun = tun_ends()
+        self._bind = UdpBind.open(gso=gso)
+        self._bound = [socket.socket(fileno=os.dup(number)) for number in self._bind.filenos()]
+        for each in self._bound:
+            each.setblocking(False)
+        self._remotes = [_remote() for _ in range(REMOTES)]
+
+    def ends(self) -> tuple[socket.socket, socket.socket]:
+        near, far = self._tun
+        return near.dup(), far.dup()
+
+    def bind(self) -> UdpBind:
+        sockets = {sock.family: sock.dup() for sock in self._bound}
+        return UdpBind(sockets, self._bind.port, self._bind.offload)
+
+    def remotes(self) -> list[socket.socket]:
+        return [remote.dup() for remote in self._remotes]
+
+    def clear(self) -> None:
+        """Nothing that was sent waits any more."""
+        for each in (*self._tun, *self._bound, *self._remotes):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    with contextlib.suppress(ConnectionError):
+                        each.recv(1)
+
+
 class Rig:
-    """A data path, its tunnel device, its bind, and the peers' sockets."""
+    """A data path, its tunnel device, its bind, and the peers' sockets; `wires` in place of new sockets."""
 
     def __init__(
-        self, make: Callable[[Tun], DataPath], offload: TunOffload, *, gso: bool = True, gro: bool = True
+        self,
+        make: Callable[[Tun], DataPath],
+        offload: TunOffload,
+        *,
+        gso: bool = True,
+        gro: bool = True,
+        wires: Wires | None = None,
     ) -> None:
-        self.tun = SocketTun(offload, 1420)
+        self.expires = 1000.0
+        """When its sessions end: long after the times that tests name; threads have a clock of their own."""
+        self.tun = SocketTun(offload, 1420, ends=None if wires is None else wires.ends())
         self.path = make(self.tun)
-        self.bind = UdpBind.open(gso=gso, gro=gro)
+        self.bind = UdpBind.open(gso=gso, gro=gro) if wires is None else wires.bind()
         self.path.set_bind(self.bind)
         self.path.set_tap(Wanted())
-        self.remotes: list[socket.socket] = []
-        for _ in range(REMOTES):
-            remote = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            remote.bind(("127.0.0.1", 0))
-            remote.setblocking(False)
-            remote.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-            remote.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-            self.remotes.append(remote)
+        self.remotes = [_remote() for _ in range(REMOTES)] if wires is None else wires.remotes()
         self.names = {remote.getsockname()[1]: f"remote{i}" for i, remote in enumerate(self.remotes)}
 
     def close(self) -> None:
@@ -315,14 +372,19 @@ def open_message(index: int, datagram: bytes) -> tuple[int, bytes] | None:
 
 Event = Callable[[Rig], None]
 NETS = {
-    1: ["10.1.0.0/16", "10.9.0.1/32", "fd01::/64"],
-    2: ["10.2.0.0/16", "10.1.7.0/24", "fd02::/64", "fd01::7/128"],
+    peer: [ipaddress.ip_network(network) for network in networks]
+    for peer, networks in (
+        (1, ["10.1.0.0/16", "10.9.0.1/32", "fd01::/64"]),
+        (2, ["10.2.0.0/16", "10.1.7.0/24", "fd02::/64", "fd01::7/128"]),
+    )
 }
 ADDRESSES = [
     *("10.1.0.1", "10.1.7.7", "10.2.0.1", "10.9.0.1", "10.9.0.2", "192.168.0.1"),
     *("fd01::1", "fd01::7", "fd02::1", "fd03::1"),
 ]
 OURS = {4: "10.50.0.1", 6: "fd50::1"}
+_PATTERN = bytes(i * (i >> 3 | 1) & 255 for i in range(1 << 16))
+_SHIFTS = [bytes((seed + i) & 255 for i in range(256)) for seed in range(256)]
 
 
 class Events:
@@ -334,8 +396,7 @@ class Events:
         self.stream = 0
 
     def _bytes(self, n: int) -> bytes:
-        seed = self.random.randrange(256)
-        return bytes((seed + i * (i >> 3 | 1)) & 255 for i in range(n))
+        return _PATTERN[:n].translate(_SHIFTS[self.random.randrange(256)])
 
     def _size(self) -> int:
         return self.random.choice([0, 1, 7, 15, 16, 17, 64, 100, 500, 1000, 1343, 1360, 1372])
@@ -494,14 +555,21 @@ class Events:
             def renew(rig: Rig) -> None:
                 rig.path.retire(index)  # an index is given again only when it is free
                 rig.path.install(
-                    session(index // 10, index, may_send=may_send, message_limit=limit, rekey_limit=rekey)
+                    session(
+                        index // 10,
+                        index,
+                        may_send=may_send,
+                        expires=rig.expires,
+                        message_limit=limit,
+                        rekey_limit=rekey,
+                    )
                 )
 
             return renew
         if kind == 3:
             return lambda rig: rig.path.activate(index)
         if kind < 6:
-            networks = [ipaddress.ip_network(n) for n in r.sample([*NETS[1], *NETS[2]], 2)]
+            networks = r.sample([*NETS[1], *NETS[2]], 2)
             if kind == 4:
                 return lambda rig: rig.path.remove_routes(peer, networks)
             return lambda rig: rig.path.add_routes(peer, networks)
@@ -522,6 +590,6 @@ def set_up(rig: Rig) -> None:
     """Two peers, with a session each, their networks and endpoints."""
     for peer, networks in NETS.items():
         rig.path.retire(peer * 10 + 1)
-        rig.path.add_routes(PeerId(peer), [ipaddress.ip_network(n) for n in networks])
-        rig.path.install(session(peer, peer * 10 + 1))
+        rig.path.add_routes(PeerId(peer), networks)
+        rig.path.install(session(peer, peer * 10 + 1, expires=rig.expires))
         rig.path.set_endpoint(PeerId(peer), rig.endpoint(peer - 1))

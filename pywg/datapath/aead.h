@@ -289,7 +289,7 @@ static int mac1_right(void *ctx, const uint8_t *data, size_t n, const uint8_t *m
 
 /* --- Finding the libraries. ------------------------------------------------------------------------------ */
 
-#if defined(__SANITIZE_ADDRESS__) /* gcc's word */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* gcc's words */
 #define AEAD_UNDER_SANITIZER
 #elif defined(__has_feature) /* clang's */
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)

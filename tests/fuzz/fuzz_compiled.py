@@ -1,7 +1,8 @@
 """Feeds the compiled data path random frames, datagrams and commands until the time is up.
 
 Run by `run_asan.py` under AddressSanitizer: step by step, and each third time with the data path's own
-threads while commands go on. Says each seed, so that a failure can be played again: `--seed N --rounds 1`.
+threads while commands go on; by `run_tsan.py` with threads each time. Says each seed, so that a failure can
+be played again: `--seed N --rounds 1`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import argparse
 import pathlib
 import random
+import select
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
+from pywg import clock
 from pywg.datapath.compiled import CompiledDataPath, ciphers, try_open_untrusted, try_seal
 from pywg.noise import cookie
 from pywg.tun.base import TunOffload
@@ -34,6 +37,8 @@ def one_round(seed: int, steps: int, *, threads: bool) -> int:
     cipher = choice.choice(ciphers())
     rig = twins.Rig(lambda tun: CompiledDataPath(tun, cipher=cipher), offload, gso=choice.random() < 0.8)
     came_out = 0
+    if threads:
+        rig.expires = clock.now() + 1000
     try:
         rig.path.set_identity(MAC1_KEY)
         twins.set_up(rig)
@@ -43,7 +48,9 @@ def one_round(seed: int, steps: int, *, threads: bool) -> int:
         for step in range(steps):
             for _ in range(choice.choice([1, 2, 6])):
                 events.next(offload, mac1)(rig)
-            outcome = rig.settle(float(step % 50))
+            if threads:
+                select.select([rig.path.fileno(), *rig.remotes], [], [], 0.001)
+            outcome = rig.settle(clock.now() if threads else float(step % 50))
             came_out += sum(map(len, outcome.sent.values())) + sum(map(len, outcome.written.values()))
             if choice.randrange(50) == 0:
                 rig.path.set_bind(None)
@@ -66,6 +73,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--threads", action="store_true", help="each time")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
     end = time.monotonic() + options.seconds
@@ -73,7 +81,7 @@ def main() -> None:
     while time.monotonic() < end and (options.rounds is None or rounds < options.rounds):
         print(f"seed {seed}", flush=True)
         seals(random.Random(seed))
-        came_out += one_round(seed, 60, threads=seed % 3 == 0)
+        came_out += one_round(seed, 60, threads=options.threads or seed % 3 == 0)
         seed += 1
         rounds += 1
     print(f"{rounds} rounds, {came_out} packets came out")

@@ -40,27 +40,42 @@ def can_guide() -> bool:
     return clang() is not None and preloadable_fuzzer() is not None
 
 
-def build(tree: pathlib.Path) -> dict[str, str]:
-    """Put a sanitized build beside copies of the package and the tests; returns the environment for it."""
+def copy(tree: pathlib.Path) -> None:
+    """Put the package and the tests there, without what is built of them."""
     for part in ("pywg", "tests"):
         shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tree)
+
+
+def compile_there(tree: pathlib.Path, tools: dict[str, str]) -> None:
+    """Build the compiled data path of a copied tree with these compilers and flags."""
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=tree, env={**os.environ, **tools}, check=True)
+    if not list((tree / "pywg" / "datapath").glob("compiled*.so")):
+        raise SystemExit("the sanitized build did not come about")
+
+
+def library_of_gcc(name: str) -> pathlib.Path:
+    """One of its sanitizers' runtimes."""
+    ask = ["gcc", f"-print-file-name={name}"]
+    return pathlib.Path(subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip())
+
+
+def build(tree: pathlib.Path) -> dict[str, str]:
+    """Put a sanitized build beside copies of the package and the tests; returns the environment for it."""
+    copy(tree)
     compiler, library = clang(), preloadable_fuzzer()
     if compiler is not None and library is not None:
         sanitize = "-fsanitize=address,undefined,fuzzer-no-link"
         # The runtime is preloaded; linking by clang with the flag would bring a second one.
         tools = {"CC": compiler, "LDSHARED": f"{compiler} -shared", "CFLAGS": f"{sanitize} {CHECKS}"}
     else:
-        ask = ["gcc", "-print-file-name=libasan.so"]
-        library = pathlib.Path(subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip())
+        library = library_of_gcc("libasan.so")
         sanitize = "-fsanitize=address,undefined"
         tools = {"CFLAGS": f"{sanitize} {CHECKS}", "LDFLAGS": sanitize}
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=tree, env={**os.environ, **tools}, check=True)
-    if not list((tree / "pywg" / "datapath").glob("compiled*.so")):
-        raise SystemExit("the sanitized build did not come about")
+    compile_there(tree, tools)
     return dict(
         os.environ,
         LD_PRELOAD=str(library),

@@ -12,7 +12,9 @@ import contextlib
 import dataclasses
 import functools
 import io
+import ipaddress
 import itertools
+import json
 import logging
 import pathlib
 import random
@@ -20,18 +22,32 @@ import struct
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO
 
+import nacl.bindings
+
+from pywg.cli.capture import Blocks
 from pywg.config.change import device_change
 from pywg.config.model import Config, Dialect, merge_peers, strip
 from pywg.config.parse import parse
+from pywg.config.phone import for_phone
+from pywg.config.plain import plain_text
 from pywg.config.positions import ConfigError, value_of
+from pywg.config.settle import settle_allowed_ips
 from pywg.config.write import write
 from pywg.datapath import offload
 from pywg.datapath.portable import PortableDataPath
-from pywg.errors import BadPacket, DropReason
+from pywg.datapath.tap import Tapped
+from pywg.errors import BadPacket, DropReason, PywgError
+from pywg.host import nft, resolvfile, state
+from pywg.host.routing import Rule
 from pywg.noise import cookie, handshake, tai64n
 from pywg.noise.keys import PresharedKey, PrivateKey
 from pywg.noise.primitives import dh
+from pywg.observe import pcapng, watching
+from pywg.observe.eventstream import in_words
+from pywg.observe.services import services
+from pywg.tun import netlink
 from pywg.tun.base import TunOffload
 from pywg.uapi import client
 from pywg.uapi.error import UapiError
@@ -230,8 +246,20 @@ def noise_seeds() -> Iterator[bytes]:
         yield bytes([choice]) + b"".join(bytes([place, 255]) for place in range(32))
 
 
+@functools.cache
+def _remember_keys() -> None:
+    """Of one world's keys most come again in the next one, and so do what is agreed with them.
+
+    That takes half of a world's time. The functions have no state, so nothing else changes.
+    """
+    bindings = nacl.bindings
+    for name in ("crypto_scalarmult", "crypto_scalarmult_base"):
+        setattr(bindings, name, functools.lru_cache(1000)(getattr(bindings, name)))
+
+
 def device(data: bytes) -> None:
     """Datagrams, packets and time on a host that is in a session; which must be alive afterwards."""
+    _remember_keys()
     world = World(1)
     bob, puppet = world.host_and_puppet()
     session = puppet.connect(bob)
@@ -431,13 +459,19 @@ def coalesce_seeds() -> Iterator[bytes]:
 OFFLOADS = (TunOffload(), TunOffload(vnet_hdr=True), SUPER)
 
 
+@functools.cache
+def _wires(number: int, *, gso: bool) -> twins.Wires:
+    return twins.Wires(gso=gso)
+
+
 def _rigs(features: int) -> Iterator[twins.Rig]:
-    tun = OFFLOADS[features % 3]
-    yield twins.Rig(PortableDataPath, tun, gso=not features & 4)
+    tun, gso = OFFLOADS[features % 3], not features & 4
+    yield twins.Rig(PortableDataPath, tun, wires=_wires(0, gso=gso))
     if compiled is not None:
         ciphers = compiled.ciphers()
         cipher = ciphers[(features >> 4) % len(ciphers)]
-        yield twins.Rig(lambda t: compiled.CompiledDataPath(t, cipher=cipher), tun, gso=not features & 4)
+        make = functools.partial(compiled.CompiledDataPath, cipher=cipher)
+        yield twins.Rig(make, tun, wires=_wires(1, gso=gso))
 
 
 def _play(features: int, bursts: Iterable[Sequence[twins.Event]]) -> None:
@@ -456,8 +490,9 @@ def _play(features: int, bursts: Iterable[Sequence[twins.Event]]) -> None:
                 outcomes.append(rig.settle(1.0 + number))
             assert all(outcome == outcomes[0] for outcome in outcomes)
     finally:
-        for rig in rigs:
+        for number, rig in enumerate(rigs):
             rig.close()
+            _wires(number, gso=not features & 4).clear()
 
 
 def burst(data: bytes) -> None:
@@ -577,6 +612,21 @@ def config(data: bytes) -> None:
     assert again == model
     assert write(again) == written
     _configurable(model)
+    if dialect is Dialect.WG_QUICK:
+        _plain(text)
+
+
+def _plain(text: str) -> None:
+    """What `strip` prints, `wg` reads as what applies to a device; and phones read what is meant for them."""
+    settled = parse(text, "fuzz.conf", Dialect.WG_QUICK)
+    if settled.interface.private_key_source or any(peer.preshared_key_source for peer in settled.peers):
+        return  # keys in other files
+    with contextlib.suppress(ConfigError):  # of more networks than are taken
+        settle_allowed_ips(settled)
+        plain = parse(plain_text(text, settled), "plain.conf", Dialect.WG)
+        assert plain == strip(settled)
+        for_phones, _ = for_phone(settled)
+        assert parse(write(for_phones), "phone.conf", Dialect.WG_QUICK) == for_phones
 
 
 def _configurable(model: Config) -> None:
@@ -601,8 +651,46 @@ CONFIGS = (
 )
 
 
+CONFIG_LINES = (
+    (
+        b"#pywg PrivateKeyFile = /etc/wireguard/$NAME.key",
+        b"#pywg PrivateKey = ${WG_KEY}",
+        b"PrivateKey = ${WG_KEY}",
+        b"Address = 10.0.0.1/24 fd00::1/64,10.0.0.2\nAddress=10.1.0.1/255.255.255.0",
+        b"DNS = 2001:db8::53, 10.0.0.53 example.org,a.example\nMTU = 1280\nTable = 0x1234",
+        b"PreUp = nft add rule 'x # y' %i; echo 100%% %d %\npostup = a=b # c\nPreDown =",
+        b"PostDown = \xff\x1b[2J",
+        b"Table = auto\nTable = main\nSaveConfig = false\nMTU =\nListenPort = wireguard\nFwMark = off",
+    ),
+    (
+        b"# Name = alice's phone",
+        b"## friendly_name: b\xc3\xb6b\n#name=again",
+        b"#pywg PresharedKeyFile = $$home/${CREDENTIALS_DIRECTORY}/psk",
+        b"#pywg PresharedKey = $PSK",
+        b"AllowedIPs = 0.0.0.0/0, ::/0\n#pywg DisallowedIPs = 192.168.0.0/16, 10.0.0.0/8 fd00::/8",
+        b"AllowedIPs = 10.0.0.0/30\nAllowedIPs = +10.1.0.0/31, -10.2.0.0/16\n#pywg DisallowedIPs = 10.0.0.1",
+        b"AllowedIPs = +10.0.0.0/30\n#pywg DisallowedIPs = 10.0.0.0/8\nAllowed IPs = fd00::1/6 4",
+        b"Endpoint = [fe80::1%eth0]:51820\n#pywg Endpoint = vpn%20.example.org:wireguard # two",
+        b"# pywg Endpoint = x:1\n#pywg Endpoint = x:1",
+        b"Endpoint = 2001:db8::1:51820\nPersistentKeepalive = 65535\n[Peer]\nPublicKey = KEY",
+    ),
+)
+
+
+KEY_TEXT = PrivateKey(bytes(range(32))).clamped().base64
+
+
 def config_seeds() -> Iterator[bytes]:
-    key = PrivateKey(bytes(range(32))).clamped().base64.encode()
+    key = KEY_TEXT.encode()
+    begin, peer = b"\xff[Interface]\n", b"[Peer]\nPublicKey = KEY\n"
+    for line in CONFIG_LINES[0]:
+        yield (begin + line + b"\n" + peer).replace(b"KEY", key)
+    for line in CONFIG_LINES[1]:
+        yield (begin + peer + line + b"\n").replace(b"KEY", key)
+    usual = begin + b"\n".join(CONFIG_LINES[0][3:6]) + b"\n\n" + peer + b"\n".join(CONFIG_LINES[1][4:6])
+    usual = usual.replace(b"KEY", key)
+    yield from (usual, usual.replace(b"\n", b"\r\n"), usual.replace(b" = ", b"\t=\v"), usual.upper())
+    yield b"\xff\xef\xbb\xbf" + usual[1:]
     for text in CONFIGS:
         for dialect in (b"\0", b"\xff"):
             yield dialect + text % (key, key, key)
@@ -635,7 +723,7 @@ def uapi_server(data: bytes) -> None:
             writer.transport.abort()
 
     async def main() -> tuple[bytes, bytes]:
-        server = UapiServer(host.engine, listen("fuzz0", folder))
+        server = UapiServer(host.engine, listen("fuzz0", folder), services=services(host.engine))
         await server.start()
         try:
             async with asyncio.timeout(60):
@@ -644,9 +732,13 @@ def uapi_server(data: bytes) -> None:
         finally:
             await server.close()
 
-    answer, state = runner.run(main())
+    level = logging.getLogger().level
+    try:
+        answer, told_state = runner.run(main())
+    finally:
+        logging.getLogger().setLevel(level)  # `log=1` may have set it
     assert b"errno=-%d\n" % UNKNOWN_ERROR not in answer, "an exception in the server"
-    lines = state.decode("ascii").split("\n")
+    lines = told_state.decode("ascii").split("\n")
     assert lines[-3:] == ["errno=0", "", ""]
     snapshot = parse_get(lines[:-2])
     told = [line for entry in format_get(snapshot) for line in entry.split("\n")]
@@ -669,10 +761,48 @@ def uapi_server_seeds() -> Iterator[bytes]:
     )
     yield b"set=1\n" + peer + b"endpoint=192.0.2.7:7\n" + peer + b"remove=true\n\n"
     yield b"set=1\n" + peer + b"update_only=true\nallowed_ip=10.0.0.0/8\nbad=1\nmore=1\n\nget=1\n\n"
+    yield b"stats=1\n\nset=1\n" + peer + b"\nstats=1\n\n"
+    yield b"log=1\nlevel=silent\n\nlog=1\nlevel=\n\n"
+    yield b"set=1\n" + peer + b"\nnames=1\n" + UAPI_KEY + "=Zoë\n\nstats=1\n\n".encode()
+    yield b"names=1\n" + UAPI_KEY + b"=\x1b[2J\n\n"
+    yield b"events=1\n\n"
+    yield b"capture=1\nwhat=outer\nsnaplen=96\nname=wg0\nsecrets=true\n\n"
+    yield b"capture=1\nsnaplen=0\n\nstats=1\nx=1\n\n"
+
+
+class Recorded(client.Client):
+    """A daemon that answers the same to everything."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(pathlib.Path("/nowhere"))
+        self._answer = answer
+
+    def stream(self, *request: str) -> BinaryIO:
+        return io.BytesIO(self._answer)
+
+
+def _read_services(data: bytes) -> None:
+    """What only pywgd answers: objects, blocks of a capture, or one error."""
+    daemon = Recorded(data)
+    with contextlib.suppress(UapiError):
+        assert isinstance(daemon.statistics(), dict)
+    with contextlib.suppress(UapiError):
+        for event in daemon.events():
+            assert in_words({"interface": "wg0", **event}).isprintable()
+            assert in_words({"interface": "wg0", **event}, brief=True).isprintable()
+    with contextlib.suppress(UapiError):
+        daemon.set_log_level("info")
+    blocks = Blocks(io.BytesIO(data))
+    copied = b""
+    with contextlib.suppress(PywgError):
+        while block := blocks.next():
+            copied += block
+    assert data.startswith(copied)
 
 
 def uapi_client(data: bytes) -> None:
     """Any answer of a daemon is a snapshot, which survives being written, or one error."""
+    _read_services(data)
     for read in (parse_get, parse_status):
         try:
             found = read(client._lines(io.BytesIO(data)))
@@ -687,6 +817,12 @@ def uapi_client(data: bytes) -> None:
 def uapi_client_seeds() -> Iterator[bytes]:
     yield b"errno=0\n\n"
     yield b"errno=-22\n\n"
+    yield b'{"version": 1, "drops": {}, "peers": []}\nerrno=0\n\n'
+    event = b'"peer": "' + UAPI_KEY[:44] + b'", "name": "a", "endpoint": "192.0.2.1:7", "text": "up"}\n'
+    yield b'{"kind": "watching", "time": 1.5}\n{"kind": "up", "time": 2, ' + event
+    yield b'[]\n{"kind": "up", "time": 1e999, "text": "\\u001b"}\n' + b"[" * 2000
+    tapped = Tapped(5, True, False, 4, b"E" * 4, None, DropReason.NO_ROUTE)
+    yield pcapng.header("wg0", 96) + pcapng.secrets("KEY = x\n") + pcapng.packet(tapped, 7) + pcapng.lost(3)
     yield (
         b"private_key=" + UAPI_KEY + b"\nlisten_port=7\nfwmark=9\npublic_key=" + UAPI_KEY
         + b"\npreshared_key=" + UAPI_KEY + b"\nprotocol_version=1\n"
@@ -694,6 +830,85 @@ def uapi_client_seeds() -> Iterator[bytes]:
         b"last_handshake_time_nsec=6\ntx_bytes=7\nrx_bytes=8\npersistent_keepalive_interval=9\n"
         b"allowed_ip=10.0.0.0/8\nallowed_ip=fd00::/8\nerrno=0\n\n"
     )  # fmt: skip
+
+
+# --- What other parts of the system say. ------------------------------------------------------------------
+
+
+def kernel(data: bytes) -> None:
+    """Messages of netlink, and packets as they pass an interface; one byte says whose."""
+    whose, message = data[:1], data[1:]
+    if whose < b"\x40":
+        link = netlink.parse_link_message(message)
+        assert link is None or -(2**31) <= link.mtu < 2**31
+        number = netlink._number_in(message)
+        assert number is None or number >= 0
+    elif whose < b"\x80":
+        parts = list(nft._received(message))
+        assert sum(len(content) for _, _, content in parts) <= len(message)
+        for _, _, content in parts:
+            assert nft._error_in(content) or content[:4] == bytes(4)
+    else:
+        outgoing = whose < b"\xc0"
+        seen = watching.seen_untrusted(message, 51820, outgoing=outgoing)
+        if seen is not None:
+            carried, address = seen
+            assert carried
+            assert message.endswith(carried)
+            assert ipaddress.ip_address(address).packed in message
+
+
+def kernel_seeds() -> Iterator[bytes]:
+    attributes = netlink._attribute(3, b"wg0\0") + netlink._attribute(4, struct.pack("=i", 1420))
+    link = struct.pack("=IHHII", 16 + 16 + len(attributes), 16, 0, 1, 0) + bytes(16) + attributes
+    yield b"\0" + link
+    yield b"\0" + struct.pack("=IHHII", 28, 88, 0, 1, 0) + bytes(4) + netlink._attribute(1, bytes(4))
+    yield b"\x41" + nft._message(2, 0, 4, 1, bytes(4)) + nft._message(2, 0, 10, 2, b"\xfe\xff\xff\xff")
+    yield b"\x41" + struct.pack("=IHHII", 20, 2, 0, 1, 0) + struct.pack("=i", -2)
+    for source, destination in (("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")):
+        packet = udp_packet(source, destination, b"\1" + bytes(147))
+        at = 40 if ":" in source else 20
+        packet = packet[:at] + struct.pack("!HH", 51820, 51820) + packet[at + 4 :]
+        yield b"\x80" + packet
+        yield b"\xff" + packet
+    yield b"\xff\x41\0\0\0" + struct.pack("!HH", 51820, 51820) + b"\0\x11\0\0\1"
+
+
+def files(data: bytes) -> None:
+    """What `up` keeps, and resolv.conf: anybody's text comes back byte for byte. One byte says which."""
+    which, text = data[:1], data[1:]
+    if which < b"\x80":
+        found = state.parse(text.decode("utf-8", "surrogateescape"), "BOOT")
+        if found is not None:
+            assert found.is_owned in (True, False)
+            assert found.is_running in (True, False)
+            again = json.dumps({**found.to_json(), "boot": "BOOT"})
+            assert json.dumps(state.parse(again, "BOOT").to_json()) == json.dumps(found.to_json())  # type: ignore[union-attr]
+        return
+    known = resolvfile._Content.parse(text)
+    if known is not None:
+        known.text()
+    ours = resolvfile._Content(resolvfile._Before(b"#| ", text), is_there=True)
+    ours.tunnels[b"wg0"] = b"nameserver 10.0.0.53\nsearch example.org\n"
+    assert resolvfile._Content.parse(ours.text()) == ours
+
+
+def files_seeds() -> Iterator[bytes]:
+    key = KEY_TEXT.encode()
+    text = (CONFIGS[1].replace(b"[peer]\n", b"") % (key, key, key)).decode()
+    model = parse(text, "wg0.conf", Dialect.WG_QUICK)
+    kept = state.State.begin("wg0", "/etc/wireguard/wg0.conf", "userspace", model)
+    kept.rules, kept.firewall, kept.index = [Rule(4, 32765, 51820, True, 51820)], ["nftables/4"], 7
+    kept.owner, kept.dns = "1/2", {"way": "file"}
+    whole = json.dumps({**kept.to_json(), "boot": "BOOT"}).encode()
+    yield b"\0" + whole
+    yield b"\0" + whole.replace(b'"1/2"', b'"x/2"')
+    yield b"\0" + whole.replace(b'"wg0"', b"[]")
+    yield b"\0" + b"[" * 3000
+    yield b"\xff"
+    yield b"\xffnameserver 192.0.2.1\nsearch example.org\noptions edns0"
+    yield b"\xff#| x\n#link y\n#absent\n\n#boot\n#+ wg0 a;b\n#|_"
+    yield b"\xff" + resolvfile._MARK + b"#boot x\n#+ wg0 nameserver 1;\n#link ../run/x\n#| a\n#|_b"
 
 
 # --- All of them. -----------------------------------------------------------------------------------------
@@ -726,6 +941,8 @@ TARGETS = {
     "config": Target(config, config_seeds, 2000),
     "uapi-server": Target(uapi_server, uapi_server_seeds, 2000),
     "uapi-client": Target(uapi_client, uapi_client_seeds, 2000),
+    "kernel": Target(kernel, kernel_seeds, 500),
+    "files": Target(files, files_seeds, 3000),
 }
 
 

@@ -58,7 +58,7 @@ def test_every_untrusted_function_is_reached_by_a_target() -> None:
             seen.add(frame.f_code)
 
     before = sys.getprofile()
-    for name in ("messages", "ip", "noise", "device", "split", "burst"):
+    for name in ("messages", "ip", "noise", "device", "split", "burst", "kernel"):
         target = TARGETS[name]
         sys.setprofile(note)
         try:
