@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -116,7 +117,7 @@ def permission_warning(path: str) -> str | None:
     except OSError:
         return None
     if stat.S_IMODE(mode) & stat.S_IMODE(directory) & 0o007:
-        return f"Warning: `{path}' is world accessible; close it with: chmod 600 {path}"
+        return f"Warning: `{path}' is world accessible; close it with: chmod 600 {shlex.quote(path)}"
     return None
 
 

@@ -109,6 +109,16 @@ def test_a_file_that_everybody_may_read_gets_a_warning(here):
     assert permission_warning(str(here / "none")) is None
 
 
+def test_a_command_that_is_told_can_be_pasted(here):
+    folder = here / "my tunnels"
+    folder.mkdir()
+    folder.chmod(0o755)
+    (folder / "wg0.conf").touch()
+    (folder / "wg0.conf").chmod(0o644)
+    told = permission_warning("my tunnels/wg0.conf")
+    assert told.endswith("close it with: chmod 600 'my tunnels/wg0.conf'")
+
+
 def test_an_empty_file_is_told(here):
     (here / "wg0.conf").touch()
     assert message(load, "wg0.conf") == "wg0.conf: the file is empty"
