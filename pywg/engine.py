@@ -24,6 +24,7 @@ from pywg.device.peer import Peer
 from pywg.device.session import (
     ActivateSession,
     AddRoutes,
+    AskForCookies,
     Effect,
     HandshakeGaveUp,
     InstallSession,
@@ -49,6 +50,8 @@ HANDSHAKES_PER_TURN = 32
 """Handshake messages handled before packets get their turn again; each costs a fraction of a millisecond."""
 ACTIVE_DRAIN = 1.0
 """Seconds between two drains while sessions carry packets: what the contract of the data path asks for."""
+LOAD_DRAIN = 0.25
+"""Seconds between two drains under load: the device has to hear in time whether it goes on."""
 
 LOOK_AGAIN = 1.0
 """Seconds between two looks at a tunnel device whose changes nobody tells, or that can't go up."""
@@ -131,6 +134,8 @@ class Engine:
         self._datapath.step(now)
         self._hear_datapath(now)
         self.device.work(HANDSHAKES_PER_TURN, now)
+        if self.device.under_load(now):
+            self._drain_by = now + LOAD_DRAIN
         self.device.handle_timeout(now)
         self._apply_effects(now)
 
@@ -232,6 +237,8 @@ class Engine:
                 datapath.remove_routes(peer, networks)
             case SetIdentity(mac1_key):
                 datapath.set_identity(mac1_key)
+            case AskForCookies(secret, cookie_key, until):
+                datapath.ask_for_cookies(secret, cookie_key, until)
             case WriteTun(packets):
                 datapath.inject(packets)
             case HandshakeGaveUp(peer_id):

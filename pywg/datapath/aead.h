@@ -5,7 +5,7 @@
  *   boringssl  any libcrypto with BoringSSL's EVP_AEAD interface (BoringSSL, AWS-LC); fastest with AVX2
  *   openssl    OpenSSL 3 through EVP, with one context for each key, of which only the nonce is set per packet
  *
- * OpenSSL 3 must be there in any case: it does MAC1, and whatever another library seals on trial must be what
+ * OpenSSL 3 must be there in any case: it does the MACs, and whatever another library seals on trial must be what
  * OpenSSL seals. `aead_load` is called with the interpreter lock held; everything else is free of it, as long
  * as one worker, and the keys of one direction, are used by one thread at a time. */
 #ifndef PYWG_AEAD_H
@@ -260,31 +260,44 @@ static int aead_open(struct aead_worker *w, const struct aead_key *k, uint64_t c
     }
 }
 
-/* --- MAC1. ----------------------------------------------------------------------------------------------- */
+/* --- MACs: keyed BLAKE2s with 16 bytes of output. --------------------------------------------------------- */
 
-/* A context for BLAKE2s with 16 bytes of output under this key of 32 bytes; NULL when memory is short. */
-static void *mac1_new(const uint8_t key[32]) {
+static int mac_set_key(void *ctx, const uint8_t *key, size_t n) {
     size_t size = 16;
     struct ossl_param params[2] = {{"size", OSSL_UNSIGNED_INTEGER, &size, sizeof size, (size_t)-1}, {0}};
+    return ossl.mac_init(ctx, key, n, params) == 1;
+}
+
+/* A context for MACs under this key of n bytes, 1 to 32; NULL when memory is short. */
+static void *mac_new(const uint8_t *key, size_t n) {
     void *ctx = ossl.mac_ctx_new(ossl.blake2s);
-    if (ctx && ossl.mac_init(ctx, key, 32, params) != 1) {
+    if (ctx && !mac_set_key(ctx, key, n)) {
         ossl.mac_ctx_free(ctx);
         ctx = NULL;
     }
     return ctx;
 }
 
-static void mac1_free(void *ctx) {
+static void mac_free(void *ctx) {
     if (ctx)
         ossl.mac_ctx_free(ctx);
 }
 
-/* Whether the 16 bytes at mac are the MAC of the n bytes at data. */
-static int mac1_right(void *ctx, const uint8_t *data, size_t n, const uint8_t *mac) {
+/* The MAC of the n bytes at data, 16 bytes. Returns 1, or 0 on failure. */
+static int mac_of(void *ctx, const uint8_t *data, size_t n, uint8_t *mac) {
     uint8_t out[32];
     size_t len = 0;
-    return ossl.mac_init(ctx, NULL, 0, NULL) == 1 && ossl.mac_update(ctx, data, n) == 1 &&
-           ossl.mac_final(ctx, out, &len, sizeof out) == 1 && len == 16 && ossl.memcmp(out, mac, 16) == 0;
+    if (ossl.mac_init(ctx, NULL, 0, NULL) != 1 || ossl.mac_update(ctx, data, n) != 1 ||
+        ossl.mac_final(ctx, out, &len, sizeof out) != 1 || len != 16)
+        return 0;
+    memcpy(mac, out, 16);
+    return 1;
+}
+
+/* Whether the 16 bytes at mac are the MAC of the n bytes at data. */
+static int mac_right(void *ctx, const uint8_t *data, size_t n, const uint8_t *mac) {
+    uint8_t right[16];
+    return mac_of(ctx, data, n, right) && ossl.memcmp(right, mac, 16) == 0;
 }
 
 /* --- Finding the libraries. ------------------------------------------------------------------------------ */

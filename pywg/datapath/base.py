@@ -9,7 +9,8 @@ what it cannot carry. The rules that both keep:
 - The replay window and the endpoint are touched only after the tag was verified. The inner source address
   must belong, by longest prefix, to the peer whose session opened the packet.
 - Floods stop here: wrong sizes, wrong MAC1 and unknown indices are counted and dropped without handing up,
-  and hand-ups are bounded (`HANDUP_LIMIT` each of control messages and packets per drain).
+  and hand-ups are bounded (`HANDUP_LIMIT` each of control messages and packets per drain). While the device
+  is under load, `compiled` asks for cookies too; `portable` leaves that to the device.
 - Plaintext is padded with zeros to a multiple of 16, never past the MTU.
 - ECN is carried as in RFC 6040: copied to the outer header, and on arrival combined with the inner one; a
   packet whose inner header says Not-ECT and whose outer says CE is dropped.
@@ -30,7 +31,10 @@ HANDUP_LIMIT = 1024
 """Control messages, and packets without a session, that wait for one drain at the most."""
 
 HANDUP_SHARE = 256
-"""Of these, control messages of one source (`Endpoint.source`): a flood from one leaves room for others."""
+"""Of these, control messages of one source (`Endpoint.source`): a flood from one leaves room for others.
+
+As many are answered with a cookie, where the data path does that.
+"""
 
 BURST = 64
 """Frames taken from the tunnel device, and reads taken from the sockets, in one step."""
@@ -91,6 +95,14 @@ class DataPath(Protocol):
 
     def set_identity(self, mac1_key: bytes | None) -> None:
         """The key of MAC1 on messages to us (32 bytes); None: drop all handshake messages with a MAC1."""
+
+    def ask_for_cookies(self, secret: bytes, cookie_key: bytes, until: float) -> None:
+        """Be the first to answer handshake messages without a right MAC2, until then (paper, section 5.4.7).
+
+        Each is counted as UNDER_LOAD instead of being handed up, and gets a cookie reply, from where it
+        arrived. secret, cookie_key: 32 bytes each, for making cookies and for sealing them; those of the last
+        call count, and none after `set_identity`. A data path may leave all of this to the control plane.
+        """
 
     def install(self, session: Session) -> None:
         """Receive under this session and, if it may send, make it the one its peer sends with.

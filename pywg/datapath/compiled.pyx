@@ -25,8 +25,10 @@ import threading
 
 from pywg.datapath.base import BURST as _BURST, BURST_BUCKETS as _BURST_BUCKETS, HANDUP_LIMIT as _HANDUP_LIMIT, HANDUP_SHARE as _HANDUP_SHARE, Bursts
 from pywg.datapath.tap import Tapped
+from pywg.device.constants import HANDSHAKE_TOS as _HANDSHAKE_TOS
 from pywg.device.session import Activity, Report
 from pywg.errors import DropReason, PywgError
+from pywg.noise.primitives import xaead_seal_address
 from pywg.tun.base import TunGoneError
 from pywg.wire.endpoint import Endpoint, LocalAddress
 
@@ -82,9 +84,9 @@ cdef extern from "aead.h" nogil:
     void aead_worker_free(aead_worker *w)
     int aead_seal(aead_worker *w, const aead_key *k, uint64_t counter, const uint8_t *src, size_t n, uint8_t *out)
     int aead_open(aead_worker *w, const aead_key *k, uint64_t counter, uint8_t *data, size_t n)
-    void *mac1_new(const uint8_t *key)
-    void mac1_free(void *ctx)
-    int mac1_right(void *ctx, const uint8_t *data, size_t n, const uint8_t *mac)
+    void *mac_new(const uint8_t *key, size_t n)
+    void mac_free(void *ctx)
+    int mac_right(void *ctx, const uint8_t *data, size_t n, const uint8_t *mac)
 
 cdef extern from "udp.h" nogil:
     enum:
@@ -121,6 +123,24 @@ cdef extern from "udp.h" nogil:
     int udp_receive(udp_in *into, int fd, uint8_t *buffers, int n)
     int udp_parse(udp_in *into, int i, udp_received *r)
     int udp_family(int fd)
+    int udp_is_filling(int fd)
+
+cdef extern from "cookie.h" nogil:
+    enum:
+        COOKIE
+        COOKIE_NONCE
+        COOKIE_REPLY
+    ctypedef struct cookie_maker "struct cookie_maker":
+        pass
+    cookie_maker *cookie_maker_new(const uint8_t *secret, const uint8_t *key, size_t seal)
+    void cookie_maker_free(cookie_maker *m)
+    int cookie_of(cookie_maker *m, const udp_address *source, uint8_t *cookie)
+    int mac2_is_set(const uint8_t *message, size_t n)
+    int cookie_brought(cookie_maker *m, const uint8_t *cookie, const uint8_t *message, size_t n)
+    int cookie_reply(
+        cookie_maker *m, const uint8_t *cookie, const uint8_t *message, size_t n, const uint8_t *nonce, uint8_t *reply
+    )
+    int random_fill(uint8_t *out, size_t n)
 
 cdef extern from "schedule.h" nogil:
     void schedule_soon(int soon)
@@ -183,6 +203,7 @@ cdef enum:
     BURST_BYTES = 256 * 1024
     HANDUP_LIMIT = 1024  # as in base.py
     HANDUP_SHARE = 256
+    HANDSHAKE_TOS = 0x88  # as in device/constants.py
     SOURCES = 1024  # counts of control messages: sources with the same hash share one
     NO_ROUTE_LIMIT = 16
     FRAME_BYTES = 65536 + VNET
@@ -199,6 +220,10 @@ cdef enum:
     LIGHT_BYTES = 4096  # no more, is light
     LIGHT_BURSTS = 64  # in a row: one thread will do
     HURRIED_BURSTS = 16  # in a row without a sleep: it does no longer
+    REPLIES = 64  # cookie replies that go with one system call
+    ANSWER_COSTS = 8  # while a socket's buffer fills, one message in so many is answered with a cookie, at most
+    ANSWERS_SAVED = 64
+    ASKED_BITS = 1 << 23  # sources that asked for a cookie while there was no time to answer
     PAUSE = 1000  # microseconds after a call that failed for no reason of the network's
 
 cdef enum:  # in the order of _REASONS
@@ -212,6 +237,7 @@ cdef enum:  # in the order of _REASONS
     DROP_UNKNOWN_INDEX
     DROP_NO_PRIVATE_KEY
     DROP_QUEUE_FULL
+    DROP_UNDER_LOAD
     DROP_EXPIRED_SESSION
     DROP_REPLAYED
     DROP_NOT_AN_IP_PACKET
@@ -238,6 +264,7 @@ _REASONS = (
     DropReason.UNKNOWN_INDEX,
     DropReason.NO_PRIVATE_KEY,
     DropReason.QUEUE_FULL,
+    DropReason.UNDER_LOAD,
     DropReason.EXPIRED_SESSION,
     DropReason.REPLAYED,
     DropReason.NOT_AN_IP_PACKET,
@@ -261,14 +288,17 @@ for _reason in range(DROP_COUNT):
 assert BURST == _BURST
 assert HANDUP_LIMIT == _HANDUP_LIMIT
 assert HANDUP_SHARE == _HANDUP_SHARE
+assert HANDSHAKE_TOS == _HANDSHAKE_TOS
 
 cdef enum:
     BURST_BUCKETS = 16  # as in base.py
     TAP_ROOM = 8 * 1024 * 1024  # bytes that wait for whoever captures, in each direction
 
 assert BURST_BUCKETS == _BURST_BUCKETS
+assert REPLIES <= UDP_BATCH
 
 cdef double NEVER = -1e300
+cdef double ASKED_LASTS = 6.0  # seconds, and once more: longer than until the next try
 cdef double WINK = 5e-6  # seconds; a shorter wait was no sleep
 
 # --- What the directions work with. -----------------------------------------------------------------------
@@ -392,8 +422,14 @@ cdef struct Copy:  # one packet or datagram, before as many of its bytes as were
     uint32_t kept
     int reason
     bint inner
+    bint sent  # by the direction that receives
     udp_address address
     udp_local local
+
+cdef struct Reply:  # with a cookie
+    udp_address to
+    udp_local source
+    uint8_t message[64]
 
 cdef struct Tap:  # what was copied of one direction
     uint8_t *data
@@ -469,6 +505,17 @@ cdef struct Plane:
     uint16_t control_of[SOURCES]
     uint32_t hash_key
     void *mac1
+    cookie_maker *cookies
+    double cookies_until  # handshake messages need one
+    Reply *replies  # that wait for the end of the burst
+    int reply_count
+    uint8_t *nonces
+    int nonce_count  # that are left
+    bint filling  # the socket's buffer, at the last burst
+    int answers_saved  # in messages that were not answered
+    uint8_t *asked[2]  # bits by source: lately, and before
+    double asked_since
+    udp_out *reply_out
     uint64_t in_drops[DROP_COUNT]
     uint64_t in_packets
     Burst in_bursts
@@ -550,16 +597,18 @@ cdef bint queue_add(
     return True
 
 
-cdef inline void drop_out(Plane *p, int reason, uint64_t count) noexcept nogil:
-    p.out_drops[reason] += count
+cdef inline void drop(uint64_t *drops, const char *direction, int reason, uint64_t count) noexcept nogil:
+    drops[reason] += count
     if probe_drop_wanted():
-        probe_drop(reason_names[reason], "out", count)
+        probe_drop(reason_names[reason], direction, count)
+
+
+cdef inline void drop_out(Plane *p, int reason, uint64_t count) noexcept nogil:
+    drop(p.out_drops, "out", reason, count)
 
 
 cdef inline void drop_in(Plane *p, int reason, uint64_t count) noexcept nogil:
-    p.in_drops[reason] += count
-    if probe_drop_wanted():
-        probe_drop(reason_names[reason], "in", count)
+    drop(p.in_drops, "in", reason, count)
 
 
 cdef inline int bucket_of(uint64_t value) noexcept nogil:
@@ -1188,7 +1237,109 @@ cdef inline uint32_t source_hash(const Plane *p, const udp_address *a) noexcept 
     return (h ^ (h >> 16)) & (SOURCES - 1)
 
 
-cdef int control_in(Plane *p, const udp_received *r, const uint8_t *data, size_t n) noexcept nogil:
+cdef void send_replies(Plane *p) noexcept nogil:
+    """Send the cookie replies that wait; what the system refuses is lost, and counted."""
+    cdef int first = 0, sent, reason
+    cdef Reply *reply
+    cdef Copy *copy
+    while first < p.reply_count:
+        reply = &p.replies[first]
+        sent = udp_send(p.reply_out, fd_of(p, &reply.to), first, p.reply_count - first)
+        reason = -1
+        if sent <= 0:
+            if reply.source.family and is_local_error(-sent):
+                memset(&reply.source, 0, sizeof(udp_local))
+                fill_reply(p, first)
+                continue
+            sent = p.reply_count - first if sent == -EAGAIN else 1
+            reason = DROP_SEND_FAILED
+            drop(p.in_drops, "out", reason, sent)
+        while sent > 0:
+            reply = &p.replies[first]
+            if p.tap_outer:
+                copy = copy_of(
+                    p, &p.in_tap, False, reply.message, COOKIE_REPLY, &reply.to, &reply.source, reason
+                )
+                if copy != NULL:
+                    copy.sent = True
+            first += 1
+            sent -= 1
+    p.reply_count = 0
+
+
+cdef inline void fill_reply(Plane *p, int i) noexcept nogil:
+    cdef Reply *reply = &p.replies[i]
+    udp_fill(p.reply_out, i, reply.message, COOKIE_REPLY, 0, &reply.to, &reply.source, HANDSHAKE_TOS)
+
+
+cdef uint32_t asked_hash(const Plane *p, const udp_address *a) noexcept nogil:
+    cdef uint64_t h = (load64(a.host) ^ p.hash_key) * 0x9E3779B97F4A7C15ULL
+    h = (h ^ (h >> 32) ^ load64(a.host + 8)) * 0xBF58476D1CE4E5B9ULL
+    h = (h ^ (h >> 29) ^ a.port ^ p.hash_key) * 0x94D049BB133111EBULL
+    return <uint32_t>(h >> 32) & (ASKED_BITS - 1)
+
+
+cdef bint may_be_answered(Plane *p, const udp_address *source, double now) noexcept nogil:
+    """Whether there is time to answer a message that brings no cookie.
+
+    An answer costs as much as everything before it. Where there is no time for all, packets of sessions would be lost in
+    the socket's buffer. So while it fills, few are answered, and of those only who asked before: whoever is there tries
+    again after five seconds, and a source that is made up seldom comes twice.
+    """
+    cdef uint32_t place = asked_hash(p, source)
+    cdef uint8_t bit = 1 << (place & 7)
+    cdef uint8_t *lately
+    cdef bint asked
+    if not p.filling:
+        return True
+    if now - p.asked_since >= ASKED_LASTS:
+        p.asked_since = now
+        lately = p.asked[1]
+        p.asked[1] = p.asked[0]
+        p.asked[0] = lately
+        memset(lately, 0, ASKED_BITS // 8)
+    place >>= 3
+    asked = ((p.asked[0][place] | p.asked[1][place]) & bit) != 0
+    p.asked[0][place] |= bit
+    if p.answers_saved < ANSWERS_SAVED * ANSWER_COSTS:
+        p.answers_saved += 1
+    if not asked or p.answers_saved < ANSWER_COSTS:
+        return False
+    p.answers_saved -= ANSWER_COSTS
+    return True
+
+
+cdef bint proves_its_source(
+    Plane *p, const udp_received *r, const uint8_t *data, size_t n, double now
+) noexcept nogil:
+    """Whether a handshake message brings the cookie of its source; one that does not is answered with it."""
+    cdef uint8_t cookie[16]
+    cdef Reply *reply
+    cdef bint brings = mac2_is_set(data, n)
+    cdef bint answer = may_be_answered(p, &r.source, now)
+    if not (brings or answer) or not cookie_of(p.cookies, &r.source, cookie):
+        return False
+    if brings and cookie_brought(p.cookies, cookie, data, n):
+        return True
+    if not answer:
+        return False
+    if p.reply_count == REPLIES:
+        send_replies(p)
+    if p.nonce_count == 0:
+        if not random_fill(p.nonces, REPLIES * COOKIE_NONCE):
+            return False
+        p.nonce_count = REPLIES
+    p.nonce_count -= 1
+    reply = &p.replies[p.reply_count]
+    if cookie_reply(p.cookies, cookie, data, n, p.nonces + p.nonce_count * COOKIE_NONCE, reply.message):
+        reply.to = r.source
+        reply.source = r.local
+        fill_reply(p, p.reply_count)
+        p.reply_count += 1
+    return False
+
+
+cdef int control_in(Plane *p, const udp_received *r, const uint8_t *data, size_t n, double now) noexcept nogil:
     """One message that is no data message. Why it was dropped, or -1."""
     cdef size_t size
     cdef uint16_t *count
@@ -1204,10 +1355,15 @@ cdef int control_in(Plane *p, const udp_received *r, const uint8_t *data, size_t
     if data[0] != 3:  # a cookie reply has no MAC1
         if p.mac1 == NULL:
             return DROP_NO_PRIVATE_KEY
-        if not mac1_right(p.mac1, data, size - 32, data + size - 32):
+        if not mac_right(p.mac1, data, size - 32, data + size - 32):
             return DROP_BAD_MAC1
     count = &p.control_of[source_hash(p, &r.source)]
-    if count[0] >= HANDUP_SHARE or not queue_add(p, &p.control, 0, data, n, &r.source, &r.local):
+    if count[0] >= HANDUP_SHARE:
+        return DROP_QUEUE_FULL
+    if data[0] != 3 and now < p.cookies_until and not proves_its_source(p, r, data, n, now):
+        count[0] += 1
+        return DROP_UNDER_LOAD
+    if not queue_add(p, &p.control, 0, data, n, &r.source, &r.local):
         return DROP_QUEUE_FULL
     count[0] += 1
     return -1
@@ -1232,7 +1388,7 @@ cdef void message_in(Plane *p, const udp_received *r, double now) noexcept nogil
         if size >= 4 and load32le(data) == 4:
             reason = data_in(p, r, data, size, now) if size >= DATA_OVERHEAD else DROP_TRUNCATED
         else:
-            reason = control_in(p, r, data, size)
+            reason = control_in(p, r, data, size, now)
         if reason >= 0:
             drop_in(p, reason, 1)
         if copy != NULL:
@@ -1252,20 +1408,28 @@ cdef int incoming(Plane *p, int which, double now) noexcept nogil:
     if got < 0:
         p.in_failed = got != -EAGAIN
         return 0
+    p.filling = now < p.cookies_until and udp_is_filling(p.fds[which])
     for i in range(got):
         if udp_parse(p.into, i, &r):
             p.in_bytes += r.length
             message_in(p, &r, now)
     write_flows(p)
+    send_replies(p)
     return got
 
 
-cdef inline void burst_begins(const char *direction) noexcept nogil:
+cdef inline double burst_begins(const char *direction) noexcept nogil:
     if probe_burst_begin_wanted():
         probe_burst_begin(direction)
+    return clock_now()
 
 
-cdef inline void burst_ends(const char *direction, uint64_t packets, size_t size, double seconds) noexcept nogil:
+cdef void burst_ends(
+    Burst *all, const char *direction, int moved, uint64_t packets, size_t size, double begun
+) noexcept nogil:
+    cdef double seconds = clock_now() - begun
+    if moved:
+        burst_add(all, packets, seconds)
     if probe_burst_end_wanted():
         probe_burst_end(direction, packets, size, <uint64_t>(seconds * 1e9))
 
@@ -1273,28 +1437,18 @@ cdef inline void burst_ends(const char *direction, uint64_t packets, size_t size
 cdef int timed_outgoing(Plane *p, int limit, double now) noexcept nogil:
     """`outgoing`, and count the burst."""
     cdef uint64_t before = p.out_packets
-    cdef double begun = clock_now(), seconds
-    cdef int moved
-    burst_begins("out")
-    moved = outgoing(p, limit, now)
-    seconds = clock_now() - begun
-    if moved:
-        burst_add(&p.out_bursts, p.out_packets - before, seconds)
-    burst_ends("out", p.out_packets - before, p.out_bytes, seconds)
+    cdef double begun = burst_begins("out")
+    cdef int moved = outgoing(p, limit, now)
+    burst_ends(&p.out_bursts, "out", moved, p.out_packets - before, p.out_bytes, begun)
     return moved
 
 
 cdef int timed_incoming(Plane *p, int which, double now) noexcept nogil:
     """`incoming`, and count the burst."""
     cdef uint64_t before = p.in_packets
-    cdef double begun = clock_now(), seconds
-    cdef int got
-    burst_begins("in")
-    got = incoming(p, which, now)
-    seconds = clock_now() - begun
-    if got:
-        burst_add(&p.in_bursts, p.in_packets - before, seconds)
-    burst_ends("in", p.in_packets - before, p.in_bytes, seconds)
+    cdef double begun = burst_begins("in")
+    cdef int got = incoming(p, which, now)
+    burst_ends(&p.in_bursts, "in", got, p.in_packets - before, p.in_bytes, begun)
     return got
 
 
@@ -1556,18 +1710,32 @@ cdef Plane *plane_new(aead_backend backend) noexcept nogil:
     p.received = <uint8_t *>malloc(UDP_RECEIVE * UDP_LARGEST)
     p.into = <udp_in *>calloc(1, sizeof(udp_in))
     p.flows = <Flow *>calloc(FLOWS, sizeof(Flow))
+    p.replies = <Reply *>calloc(REPLIES, sizeof(Reply))
+    p.reply_out = <udp_out *>calloc(1, sizeof(udp_out))
+    p.nonces = <uint8_t *>malloc(REPLIES * COOKIE_NONCE)
+    p.asked[0] = <uint8_t *>calloc(ASKED_BITS // 8, 1)
+    p.asked[1] = <uint8_t *>calloc(ASKED_BITS // 8, 1)
+    p.cookies_until = NEVER
     p.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     p.out_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     p.in_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     if (
         p.buckets == NULL or p.frame == NULL or p.sealed == NULL or p.supers == NULL or p.out == NULL
         or p.received == NULL or p.into == NULL or p.flows == NULL
+        or p.replies == NULL or p.reply_out == NULL or p.nonces == NULL
+        or p.asked[0] == NULL or p.asked[1] == NULL
         or p.event_fd < 0 or p.out_wake < 0 or p.in_wake < 0
         or not aead_worker_init(&p.out_worker, backend) or not aead_worker_init(&p.in_worker, backend)
     ):
         plane_free(p)
         return NULL
     return p
+
+
+cdef void forget_cookies(Plane *p) noexcept nogil:
+    cookie_maker_free(p.cookies)
+    p.cookies = NULL
+    p.cookies_until = NEVER
 
 
 cdef void plane_forget(Plane *p) noexcept nogil:
@@ -1580,8 +1748,9 @@ cdef void plane_forget(Plane *p) noexcept nogil:
     forget_sealed(p)
     p.fds[0] = -1
     p.fds[1] = -1
-    mac1_free(p.mac1)
+    mac_free(p.mac1)
     p.mac1 = NULL
+    forget_cookies(p)
 
 
 cdef void plane_free(Plane *p) noexcept nogil:
@@ -1607,6 +1776,11 @@ cdef void plane_free(Plane *p) noexcept nogil:
     free(p.received)
     free(p.into)
     free(p.flows)
+    free(p.replies)
+    free(p.reply_out)
+    free(p.nonces)
+    free(p.asked[0])
+    free(p.asked[1])
     free(p.out_tap.data)
     free(p.in_tap.data)
     if p.event_fd >= 0:
@@ -1777,7 +1951,7 @@ cdef int _read_copies(const Tap *tap, bint outgoing, list into) except -1:
         endpoint = None if copy.inner else _endpoint(&copy.address, &copy.local)
         dropped = None if copy.reason < 0 else _REASONS[copy.reason]
         into.append(
-            Tapped(copy.at, bool(copy.inner), bool(outgoing), copy.length, data[: copy.kept], endpoint, dropped)
+            Tapped(copy.at, bool(copy.inner), outgoing or copy.sent != 0, copy.length, data[: copy.kept], endpoint, dropped)
         )
         at += (sizeof(Copy) + copy.kept + 7) & ~<size_t>7
     return 0
@@ -1833,6 +2007,7 @@ cdef class CompiledDataPath:
     cdef object _threads
     cdef dict _peers  # PeerId: address of the Peer
     cdef bint _closed
+    cdef size_t _xaead_seal  # libsodium's function
 
     def __cinit__(self, tun, cipher=None):
         cdef aead_backend backend
@@ -1844,6 +2019,7 @@ cdef class CompiledDataPath:
         if tun.fileno() < 0:
             raise PywgError("the compiled data path needs a tunnel device with a descriptor")
         self._tun = tun
+        self._xaead_seal = xaead_seal_address()
         self._plane = plane_new(backend)
         if self._plane == NULL:
             raise MemoryError
@@ -1978,15 +2154,37 @@ cdef class CompiledDataPath:
             key = bytes(mac1_key)
             if len(key) != 32:
                 raise PywgError("the key of MAC1 must have 32 bytes")
-            mac1 = mac1_new(<const uint8_t *><const char *>key)
+            mac1 = mac_new(<const uint8_t *><const char *>key, 32)
             if mac1 == NULL:
                 raise MemoryError
         with nogil:
             take_locks(p)
             before = p.mac1
             p.mac1 = mac1
+            forget_cookies(p)
             give_locks(p)
-        mac1_free(before)
+        mac_free(before)
+
+    def ask_for_cookies(self, bytes secret not None, bytes cookie_key not None, double until):
+        cdef Plane *p = self._plane
+        cdef cookie_maker *cookies
+        cdef cookie_maker *before
+        if len(secret) != 32 or len(cookie_key) != 32:
+            raise PywgError("the secret and the key of cookies must have 32 bytes")
+        if self._closed:
+            return
+        cookies = cookie_maker_new(
+            <const uint8_t *><const char *>secret, <const uint8_t *><const char *>cookie_key, self._xaead_seal
+        )
+        if cookies == NULL:
+            raise MemoryError
+        with nogil:
+            take_locks(p)
+            before = p.cookies
+            p.cookies = cookies
+            p.cookies_until = until
+            give_locks(p)
+        cookie_maker_free(before)
 
     def install(self, session):
         cdef Plane *p = self._plane

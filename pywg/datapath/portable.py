@@ -147,6 +147,9 @@ class PortableDataPath:
     def set_identity(self, mac1_key: bytes | None) -> None:
         self._mac1_key = mac1_key
 
+    def ask_for_cookies(self, secret: bytes, cookie_key: bytes, until: float) -> None:
+        """Leave it to the control plane: in Python, it costs as much here as there."""
+
     def install(self, session: Session) -> None:
         live = _Live(session)
         self._live[session.local_index] = live

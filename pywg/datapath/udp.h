@@ -9,6 +9,7 @@
 #endif
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
@@ -20,6 +21,9 @@
 #endif
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
+#endif
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55
 #endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
@@ -233,6 +237,15 @@ static int udp_parse(struct udp_in *in, int i, struct udp_received *r) {
         }
     }
     return 1;
+}
+
+/* Whether more than half of the socket's buffer for what arrives is taken; 0 where the kernel does not tell. */
+static int udp_is_filling(int fd) {
+    uint32_t info[SK_MEMINFO_VARS];
+    socklen_t n = sizeof info;
+    memset(info, 0, sizeof info);
+    return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &n) == 0 &&
+           info[SK_MEMINFO_RMEM_ALLOC] > info[SK_MEMINFO_RCVBUF] / 2;
 }
 
 static int udp_family(int fd) {

@@ -43,6 +43,7 @@ from pywg.device.session import (
     ActivateSession,
     Activity,
     AddRoutes,
+    AskForCookies,
     Effect,
     HandshakeGaveUp,
     InstallSession,
@@ -112,6 +113,7 @@ class Device:
         self.stranger: tuple[PublicKey, Endpoint, float] | None = None
         """The last initiator whose key no peer has, where it was, and when."""
         self._last_under_load: float | None = None
+        self._cookies_given = 0  # by the data plane, since then
         self._handshake_limiter = RateLimiter()
         self._unreachable_limiter = RateLimiter()
         self._effects: list[Effect] = []
@@ -289,6 +291,7 @@ class Device:
         rate limit, a tenth: under load, queues must not grow while we say so.
         """
         spent = 0.0
+        last_under_load = self._last_under_load
         dropped: Counter[DropReason] = Counter()
         while self._queue and spent < budget:
             under_load = self._is_under_load(now)
@@ -301,6 +304,8 @@ class Device:
                 dropped[bad.reason] += 1
                 if bad.reason in _CHEAP_DROPS:
                     spent -= 0.9
+        if self._last_under_load != last_under_load:
+            self._ask_for_cookies(now)
         if dropped:  # one line for all: a flood must not fill the log
             for reason, count in dropped.items():
                 self._drop(reason, count, outgoing=False)
@@ -345,6 +350,21 @@ class Device:
                 self.watcher(Event(EventKind.UNDER_LOAD, "under load: handshakes need a cookie now"))
             return True
         return was
+
+    def _ask_for_cookies(self, now: float) -> None:
+        """Load lasts from now for as long as it lingers; until then, the data plane gives the cookies."""
+        self._last_under_load = now
+        self._cookies_given = 0
+        if self._checker is not None:
+            secret, ends = self._checker.secret(now)
+            until = min(now + UNDER_LOAD_LINGERS, ends)
+            self._effects.append(AskForCookies(secret, self._checker.cookie_key, until))
+
+    def _observed_cookies(self, given: int, now: float) -> None:
+        """Whom the data plane answers is missing in our queue: as many of them as there are load too."""
+        self._cookies_given += given
+        if self._cookies_given >= UNDER_LOAD_QUEUE and self.under_load(now):
+            self._ask_for_cookies(now)
 
     def under_load(self, now: float) -> bool:
         """Whether whoever begins a handshake now has to bring a cookie."""
@@ -655,6 +675,7 @@ class Device:
             self.stage(peer_id, packets, now)
         if report.no_route:
             self._unreachable(report.no_route, DropReason.NO_ROUTE, now)
+        self._observed_cookies(report.drops[DropReason.UNDER_LOAD], now)
         for datagram, source in report.control:
             self.receive(datagram, source)
 

@@ -119,6 +119,18 @@ class SetIdentity:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AskForCookies:
+    """Hand up handshake messages with a right MAC2 only, and answer the others with a cookie.
+
+    secret: makes cookies of sources. cookie_key: seals them. 32 bytes each. until: seconds, when that ends.
+    """
+
+    secret: bytes = dataclasses.field(repr=False)
+    cookie_key: bytes = dataclasses.field(repr=False)
+    until: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class WriteTun:
     """Write these packets (ICMP errors) into the tunnel device."""
 
@@ -142,6 +154,7 @@ Effect: TypeAlias = (
     | AddRoutes
     | RemoveRoutes
     | SetIdentity
+    | AskForCookies
     | WriteTun
     | HandshakeGaveUp
 )

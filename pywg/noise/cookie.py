@@ -68,7 +68,8 @@ class CookieChecker:
     """
 
     def __init__(self, public_key: PublicKey, random: Callable[[int], bytes]) -> None:
-        self._cookie_key = cookie_key(public_key)
+        self.cookie_key = cookie_key(public_key)
+        """The key that seals our cookies."""
         self._random = random
         self._secret = b""
         self._secret_born = 0.0
@@ -82,12 +83,17 @@ class CookieChecker:
 
     def create_reply(self, message: bytes, source: bytes, now: float) -> tuple[bytes, bytes]:
         """The nonce (24 bytes) and the sealed cookie (32 bytes) of a reply to `message`."""
+        secret, _ = self.secret(now)
+        nonce = self._random(XNONCE_SIZE)
+        cookie = keyed_mac(secret, source)
+        return nonce, xaead_seal(self.cookie_key, nonce, cookie, bytes(message[-2 * MAC_SIZE : -MAC_SIZE]))
+
+    def secret(self, now: float) -> tuple[bytes, float]:
+        """The secret (32 bytes) that cookies are made with now, and when it ends."""
         if not self._secret_is_fresh(now):
             self._secret = self._random(KEY_SIZE)
             self._secret_born = now
-        nonce = self._random(XNONCE_SIZE)
-        cookie = keyed_mac(self._secret, source)
-        return nonce, xaead_seal(self._cookie_key, nonce, cookie, bytes(message[-2 * MAC_SIZE : -MAC_SIZE]))
+        return self._secret, self._secret_born + COOKIE_LIFETIME
 
     def _secret_is_fresh(self, now: float) -> bool:
         return bool(self._secret) and now - self._secret_born < COOKIE_LIFETIME

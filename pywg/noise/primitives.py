@@ -16,6 +16,7 @@ import nacl.bindings
 import nacl.exceptions
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from nacl import _sodium
 
 from pywg.errors import BadPacket, DropReason
 
@@ -87,6 +88,12 @@ def aead_open(key: bytes, counter: int, ciphertext: Buffer, associated: Buffer) 
 def xaead_seal(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
     """XAEAD: XChaCha20-Poly1305 with a nonce of 24 bytes; 16 bytes longer than the plaintext."""
     return nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, associated, nonce, key)
+
+
+def xaead_seal_address() -> int:
+    """The address of libsodium's function behind `xaead_seal`, for code in C of this process."""
+    function = _sodium.ffi.addressof(_sodium.lib, "crypto_aead_xchacha20poly1305_ietf_encrypt")
+    return int(_sodium.ffi.cast("uintptr_t", function))
 
 
 def xaead_open(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes:

@@ -43,8 +43,8 @@ class Flood:
 
 
 ONE_SOURCE = Flood(
-    0.5,
-    {"right MAC1": 1200, "replayed": 40, "wrong MAC1": 20, "unknown session": 20, "garbage": 20},
+    0.25,
+    {"right MAC1": 2000, "replayed": 40, "wrong MAC1": 20, "unknown session": 20, "garbage": 20},
 )
 """Many more than the hub has time for, from one address."""
 MANY_SOURCES = Flood(

@@ -20,6 +20,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = {"compiled.pyx", "compiled_offload.pxd", "compiled_replay.pxd", "compiled_routes.pxd"} | {
     "aead.h",
+    "cookie.h",
     "packet.h",
     "udp.h",
 }
