@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pywg.config.model import InterfaceAddress, Network
-from pywg.errors import PywgError
+from pywg.errors import PywgError, remedy
 
 _BOOT = 3
 """RTPROT_BOOT: routes that `ip route add` and we add, in contrast to those that come with addresses."""
@@ -138,4 +138,4 @@ def _sentences(what: str, harmless: set[int] | None = None) -> Iterator[None]:
     except (NetlinkError, OSError) as error:
         number: Any = error.code if isinstance(error, NetlinkError) else error.errno
         if number not in (harmless or ()):
-            raise PywgError(f"{what}: {os.strerror(number or 0)}") from None
+            raise PywgError(f"{what}: {os.strerror(number or 0)}{remedy(number)}") from None
