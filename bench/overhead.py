@@ -88,9 +88,9 @@ def main(arguments: list[str]) -> int:
     except FileNotFoundError as error:
         return _end(f"{error.filename}: {error.strerror}", cli.EXIT_REFUSED)
     except (MeasureError, CommandError, AssertionError, OSError, subprocess.SubprocessError) as error:
-        return _end(f"{error}; what was measured until then is in {options.state}", cli.EXIT_FAILED)
+        return _end(f"{error}; {cli._shown(options.state)} has the whole starts", cli.EXIT_FAILED)
     except KeyboardInterrupt:
-        return _end(f"stopped; --from {cli._shown(options.state)} has what there is", cli.EXIT_STOPPED)
+        return _end(f"stopped; {cli._shown(options.state)} has the whole starts", cli.EXIT_STOPPED)
     print(comparisons.conditions(run))
     print(comparisons.table(run))
     print(comparisons.instructions(run))
@@ -139,6 +139,8 @@ def measure(options: argparse.Namespace) -> Run:
     before = [BUILDING * (1 + ("bare" in variants)), *([COUNTING * len(counted)] if counted else [])]
     steps = [*before, *costs * options.starts]
     print(f"about {runner.clock(sum(steps))}; it goes to {cli._shown(options.state)}", file=sys.stderr)
+    cli._put_aside(options.state)
+    run.save(options.state)
     with tempfile.TemporaryDirectory(prefix="pywg-bench-builds-") as name:
         folder = pathlib.Path(name)
         with runner.progress(steps, len(steps)) as report:

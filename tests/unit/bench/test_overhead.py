@@ -88,6 +88,11 @@ def test_a_run_is_the_same_after_it_was_saved(tmp_path):
     assert comparisons.load(tmp_path / "run.json") == run
 
 
+def test_a_run_of_which_there_is_nothing_yet_can_be_saved(tmp_path):
+    make_run().save(tmp_path / "run.json")
+    assert comparisons.load(tmp_path / "run.json") == make_run()
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"format": 1}')
     with pytest.raises(
