@@ -36,6 +36,7 @@ def extensions() -> list[Extension]:
                 f"pywg/datapath/{name}"
                 for name in (
                     "aead.h",
+                    "cookie.h",
                     "packet.h",
                     "probe.h",
                     "schedule.h",
