@@ -47,8 +47,7 @@ class LinuxNetwork:
 
     def close(self) -> None:
         """Close the netlink socket."""
-        with contextlib.suppress(OSError):  # that of a call that has failed comes again here
-            self._netlink.close()
+        close(self._netlink)
 
     def is_kernel_wireguard(self, interface: str) -> bool:
         """Whether the interface is one of the kernel's own WireGuard."""
@@ -189,6 +188,15 @@ class LinuxNetwork:
             return int(mtu)
         index = route.get_attr("RTA_OIF")
         return None if index is None else self._link_mtu(index)
+
+
+def close(netlink: IPRoute) -> None:
+    """Close a netlink socket, also one of which a call has failed: that error would come again."""
+    try:
+        netlink.close()
+    except OSError:
+        with contextlib.suppress(AttributeError):  # it comes before the event loop is closed
+            netlink.asyncore.local.event_loop.close()
 
 
 def _rule(version: int, message: Any) -> Rule:

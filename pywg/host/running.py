@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from pywg.config.model import InterfaceAddress, Network
 from pywg.errors import PywgError, remedy
+from pywg.host.linux import close
 
 _BOOT = 3
 """RTPROT_BOOT: routes that `ip route add` and we add, in contrast to those that come with addresses."""
@@ -40,7 +41,7 @@ class RunningInterface:
         try:
             self._index = socket.if_nametoindex(interface)
         except OSError:
-            self._netlink.close()
+            close(self._netlink)
             raise PywgError(f"there is no interface {interface} here") from None
 
     def __enter__(self) -> Self:
@@ -49,8 +50,7 @@ class RunningInterface:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # that of a call that has failed comes again here
-            self._netlink.close()
+        close(self._netlink)
 
     def addresses(self) -> list[InterfaceAddress]:
         """Its addresses with their prefix lengths, in the kernel's order. Raises PywgError."""
