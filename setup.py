@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 from setuptools import Extension, setup
@@ -18,10 +19,23 @@ class OptionalBuildExt(build_ext):
             super().run()
         except Exception as error:
             self.extensions = []
-            reason = str(error).strip().partition("\n")[0][:200]
             print(
-                f"pywg: the portable data path is used, without the compiled one: {reason}", file=sys.stderr
+                f"pywg: the portable data path is used, without the compiled one: {reason_of(error)}",
+                file=sys.stderr,
             )
+
+
+def reason_of(error: BaseException) -> str:
+    """What kept the extension from being built; what the compiler itself said stands above."""
+    cause: BaseException | None = error
+    while cause is not None:  # setuptools wraps them
+        if isinstance(cause, subprocess.CalledProcessError):
+            return f"{cause.cmd[0]} ended with status {cause.returncode}"
+        if isinstance(cause, FileNotFoundError) and cause.filename:
+            return f"there is no '{cause.filename}' here"
+        cause = cause.__cause__ or cause.__context__
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line[:200]}"
 
 
 def extensions() -> list[Extension]:
