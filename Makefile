@@ -6,7 +6,17 @@ IN_VENV := .venv/.installed
 COVERED := pywg/noise/*,pywg/wire/*,pywg/device/*,pywg/config/*
 
 PACKETS := $(addprefix tests/system/test_,interop.py bad_input.py default_route.py reload.py \
-	capture.py metrics.py top_and_events.py)
+	capture.py metrics.py top_and_events.py new.py) \
+	'tests/system/test_up_down.py::test_two_hosts_ping_each_other_through_the_tunnel[pywgd]' \
+	tests/system/test_monitor.py::test_ipv4_is_taken_when_ipv6_leads_nowhere \
+	$(addprefix tests/system/test_pywgd.py::test_, \
+		a_device_opened_by_its_caller_carries_packets an_interface_moved_to_another_namespace_keeps_working \
+		wg_quick_brings_it_up_and_down without_ipv6_it_works_over_ipv4 \
+		it_becomes_another_user_and_still_removes_its_socket it_keeps_only_the_capabilities_that_it_needs \
+		marks_low_ports_and_another_namespace_still_work) \
+	$(addprefix tests/system/test_faults.py::test_, \
+		the_network_may_go_and_come_be_renamed_and_lose_ipv6 \
+		out_of_descriptors_packets_go_on_and_commands_work_again_when_there_are_some)
 export FUZZ_SECONDS ?= 4
 MINUTES ?= 60
 

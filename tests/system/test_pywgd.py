@@ -321,7 +321,7 @@ def test_a_device_opened_by_its_caller_carries_packets(lab: Lab, kind: str) -> N
     theirs.configure(ours)
     ours.configure(theirs, endpoint=hostport(theirs.outer[0]))
     for size in ("0", "1392", "4000"):
-        assert "3 received" in ours.machine.run("ping", "-c3", "-i0.1", "-s", size, theirs.inner[0])
+        assert "3 received" in ours.machine.run("ping", "-c3", "-i0.1", "-w10", "-s", size, theirs.inner[0])
     theirs.machine.start("sh", "-c", "ncat -l 7000 | sha256sum >/run/received")
     theirs.machine.run("sh", "-c", "until ss -ltn | grep -q :7000; do :; done")
     sent = ours.machine.run(
@@ -604,7 +604,7 @@ def test_an_interface_moved_to_another_namespace_keeps_working(lab: Lab) -> None
     eventually("its port is closed", lambda: udp_ports(home) == [], timeout=2)
     away.run("ip", "link", "set", WG, "up")
     eventually("its port is open", lambda: udp_ports(home) == ["51820"], timeout=2)
-    assert "3 received" in away.run("ping", "-c3", "-i0.2", "-W5", "-s1400", theirs.inner[0])
+    assert "3 received" in away.run("ping", "-c3", "-i0.2", "-w10", "-s1400", theirs.inner[0])
     assert "listening port: 51820" in home.run("wg", "show", WG), "the socket stays where it was born"
 
     away.run("ip", "link", "del", WG)
