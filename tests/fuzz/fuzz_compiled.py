@@ -55,6 +55,9 @@ def one_round(seed: int, steps: int, *, threads: bool) -> int:
             if choice.randrange(50) == 0:
                 rig.path.set_bind(None)
                 rig.path.set_bind(rig.bind)
+            if choice.randrange(5) == 0:
+                until = (clock.now() if threads else float(step % 50)) + choice.choice([0.0, 1.0, 5.0])
+                rig.path.ask_for_cookies(choice.randbytes(32), bytes(32), until)
     finally:
         rig.close()
     return came_out
