@@ -28,7 +28,6 @@ from pywg.device.session import (
     Effect,
     HandshakeGaveUp,
     InstallSession,
-    Network,
     RemoveRoutes,
     RetireSession,
     SendDatagram,
@@ -43,6 +42,7 @@ from pywg.errors import DropReason, PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.tun.base import Tun, TunGoneError
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 logger = logging.getLogger(__name__)
 

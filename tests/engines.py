@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +15,7 @@ from pywg.engine import Engine
 from pywg.noise.keys import PrivateKey
 from pywg.tun.base import Tun, TunGoneError
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 
 class Pair:
@@ -36,7 +36,7 @@ class Pair:
         for at, engine in enumerate(self._engines):
             peer = engine.add_peer(self._keys[1 - at].public_key)
             engine.set_endpoint(peer, Endpoint("127.0.0.1", ports[1 - at]))
-            engine.add_allowed_ips(peer, [ipaddress.ip_network(f"10.0.0.{2 - at}")])
+            engine.add_allowed_ips(peer, [Network.parse(f"10.0.0.{2 - at}/32")])
             engine.commit()
 
 

@@ -29,6 +29,7 @@ from pywg.errors import DropReason
 from pywg.tun.base import Tun, TunOffload, TunState
 from pywg.wire import ip
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 PLAIN = bytes(10)
 REMOTES = 3
@@ -372,7 +373,7 @@ def open_message(index: int, datagram: bytes) -> tuple[int, bytes] | None:
 
 Event = Callable[[Rig], None]
 NETS = {
-    peer: [ipaddress.ip_network(network) for network in networks]
+    peer: [Network.parse(network) for network in networks]
     for peer, networks in (
         (1, ["10.1.0.0/16", "10.9.0.1/32", "fd01::/64"]),
         (2, ["10.2.0.0/16", "10.1.7.0/24", "fd02::/64", "fd01::7/128"]),

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from pywg.config.files import is_interface_name
-from pywg.config.fresh import Member, matching_files
-from pywg.config.model import EndpointName, Network
+from pywg.config.fresh import AddressPool, Member, matching_files
+from pywg.config.model import EndpointName
 from pywg.config.parse import BadValue, endpoint_name
 from pywg.config.write import write
 from pywg.errors import PywgError
@@ -102,7 +102,7 @@ def _endpoint(what: str, text: str) -> EndpointName:
     return endpoint
 
 
-def _network(option: str, text: str, version: int) -> Network:
+def _network(option: str, text: str, version: int) -> AddressPool:
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -10,7 +10,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire.endpoint import Endpoint
@@ -33,12 +32,6 @@ def without_colours(text: str) -> str:
 
 
 # --- Parts. -----------------------------------------------------------------------------------------------
-
-
-def network_text(network: Network, slash: str = "/") -> str:
-    """As inet_ntop writes addresses, which Python's own text differs from for mapped IPv4 addresses."""
-    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-    return f"{socket.inet_ntop(family, network.network_address.packed)}{slash}{network.prefixlen}"
 
 
 def endpoint_text(endpoint: Endpoint | None) -> str:
@@ -125,7 +118,7 @@ def _pretty_peer(peer: PeerSnapshot, now: int, hide_keys: bool) -> Iterator[str]
     if peer.endpoint is not None:
         yield _field("endpoint", endpoint_text(peer.endpoint))
     slash = f"{_CYAN}/{_RESET}"
-    networks = (network_text(network, slash) for network in peer.allowed_ips)
+    networks = (str(network).replace("/", slash) for network in peer.allowed_ips)
     yield _field("allowed ips", ", ".join(networks) or _NONE)
     if handshake := _seconds(peer):
         yield _field("latest handshake", ago_text(handshake, now))
@@ -157,7 +150,7 @@ def dump(device: DeviceSnapshot) -> Iterator[Sequence[str]]:
             peer.public_key.base64,
             key_text(peer.preshared_key),
             endpoint_text(peer.endpoint),
-            ",".join(map(network_text, peer.allowed_ips)) or _NONE,
+            ",".join(map(str, peer.allowed_ips)) or _NONE,
             str(_seconds(peer)),
             str(peer.rx_bytes),
             str(peer.tx_bytes),
@@ -187,7 +180,7 @@ FIELDS: dict[str, Callable[[DeviceSnapshot], Iterator[Sequence[str]]]] = {
     "peers": _per_peer(),
     "preshared-keys": _per_peer(lambda peer: key_text(peer.preshared_key)),
     "endpoints": _per_peer(lambda peer: endpoint_text(peer.endpoint)),
-    "allowed-ips": _per_peer(lambda peer: " ".join(map(network_text, peer.allowed_ips)) or _NONE),
+    "allowed-ips": _per_peer(lambda peer: " ".join(map(str, peer.allowed_ips)) or _NONE),
     "latest-handshakes": _per_peer(lambda peer: str(_seconds(peer))),
     "transfer": _per_peer(lambda peer: str(peer.rx_bytes), lambda peer: str(peer.tx_bytes)),
     "persistent-keepalive": _per_peer(_keepalive_text),
@@ -212,7 +205,7 @@ def showconf(device: DeviceSnapshot) -> str:
         if not peer.preshared_key.is_zero:
             section.append(f"PresharedKey = {peer.preshared_key.base64}")
         if peer.allowed_ips:
-            section.append(f"AllowedIPs = {', '.join(map(network_text, peer.allowed_ips))}")
+            section.append(f"AllowedIPs = {', '.join(map(str, peer.allowed_ips))}")
         if peer.endpoint is not None:
             section.append(f"Endpoint = {endpoint_text(peer.endpoint)}")
         if peer.persistent_keepalive_interval:
@@ -271,7 +264,7 @@ def _json_peer(peer: PeerSnapshot, hide_keys: bool, names: Mapping[PublicKey, st
     if has_preshared_key and not hide_keys:
         value["preshared_key"] = peer.preshared_key.base64
     value["endpoint"] = None if peer.endpoint is None else endpoint_text(peer.endpoint)
-    value["allowed_ips"] = [network_text(network) for network in peer.allowed_ips]
+    value["allowed_ips"] = [str(network) for network in peer.allowed_ips]
     value["latest_handshake"] = _seconds(peer) or None
     value["rx_bytes"] = peer.rx_bytes
     value["tx_bytes"] = peer.tx_bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pywg.config.model import (
     AllowedIP,
@@ -16,17 +16,20 @@ from pywg.config.model import (
     EndpointName,
     Interface,
     InterfaceAddress,
-    Network,
     Peer,
 )
 from pywg.config.positions import Located, Position
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey
+from pywg.wire.network import Network
 
 KEEPALIVE = 25
 """Seconds; it keeps the way open to a host that cannot be called."""
 
 _NEW = Position("new")
+
+AddressPool: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+"""A network whose addresses new hosts are given."""
 
 
 class Member(NamedTuple):
@@ -39,7 +42,7 @@ class Member(NamedTuple):
 def matching_files(
     hub: Member,
     others: Sequence[Member],
-    networks: Sequence[Network],
+    networks: Sequence[AddressPool],
     random: Callable[[int], bytes],
     *,
     preshared: bool,
@@ -76,7 +79,7 @@ def matching_files(
         )
 
     def alone(number: int) -> list[Network]:
-        return [ipaddress.ip_network(address.ip) for address in addresses[number]]
+        return [Network.of(address.packed, address.max_prefixlen) for address in addresses[number]]
 
     files = {
         hub.name: Config(
@@ -87,14 +90,15 @@ def matching_files(
             ],
         )
     }
-    to_hub = list(networks) if route_all else alone(0)
+    everybody = [Network.of(network.network_address.packed, network.prefixlen) for network in networks]
+    to_hub = everybody if route_all else alone(0)
     for number, psk in enumerate(shared, 1):
         calls = members[number].endpoint is None
         files[members[number].name] = Config(interface(number), [peer(0, to_hub, psk, calls=calls)])
     return files
 
 
-def _addresses(network: Network, count: int) -> list[InterfaceAddress]:
+def _addresses(network: AddressPool, count: int) -> list[InterfaceAddress]:
     """The first addresses for hosts, with the network's prefix length."""
     found: list[InterfaceAddress] = []
     if isinstance(network, ipaddress.IPv4Network):

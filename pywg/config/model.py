@@ -14,10 +14,15 @@ from typing import TypeAlias
 
 from pywg.config.positions import Located, Mistake, Position
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wire.network import Network
 
 InterfaceAddress: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def network_of(address: InterfaceAddress) -> Network:
+    """The network that an interface is in by its address."""
+    return Network.of(address.packed, address.network.prefixlen)
 
 
 class Dialect(enum.Enum):

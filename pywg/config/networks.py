@@ -6,11 +6,10 @@ It works on ranges of numbers, so the time goes with the number of networks, not
 from __future__ import annotations
 
 import bisect
-import ipaddress
 from collections.abc import Iterable, Iterator
 
-from pywg.config.model import Network
 from pywg.errors import PywgError
+from pywg.wire.network import Network
 
 
 class TooManyNetworks(PywgError):  # noqa: N818  a limit, not a failure of the arithmetic
@@ -54,7 +53,8 @@ class Taken:
 
 
 def _range(network: Network) -> tuple[int, int]:
-    return int(network.network_address), int(network.broadcast_address)
+    first = int.from_bytes(network.address, "big")
+    return first, first + (1 << network.max_prefixlen - network.prefixlen) - 1
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -74,9 +74,6 @@ def _cover(first: int, last: int, like: Network, found: list[Network], limit: in
         host_bits = min(aligned, (last - first + 1).bit_length() - 1)
         if len(found) >= limit:
             raise TooManyNetworks(f"more than {limit} networks are left")
-        length = like.max_prefixlen - host_bits
-        if isinstance(like, ipaddress.IPv4Network):
-            found.append(ipaddress.IPv4Network((first, length)))
-        else:
-            found.append(ipaddress.IPv6Network((first, length)))
+        address = first.to_bytes(like.max_prefixlen // 8, "big")
+        found.append(Network.of(address, like.max_prefixlen - host_bits))
         first += 1 << host_bits

@@ -34,7 +34,6 @@ from pywg.config.model import (
     KeyFile,
     KeySource,
     KeyVariable,
-    Network,
     Operation,
     Peer,
 )
@@ -50,6 +49,7 @@ from pywg.config.positions import (
 )
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wire.network import Network
 
 MISTAKE_LIMIT = 100
 """Mistakes that are kept and told; further ones are counted."""
@@ -705,12 +705,8 @@ def allowed_ip(text: str) -> AllowedIP:
     if not text:
         raise BadValue("an entry of the list is empty")
     address, length = _address_and_length(text)
-    network: Network
-    if isinstance(address, ipaddress.IPv4Address):
-        network = ipaddress.IPv4Network((int(address), length), strict=False)
-    else:
-        network = ipaddress.IPv6Network((int(address), length), strict=False)
-    return AllowedIP(network, operation, network.network_address != address)
+    network = Network.of(address.packed, length)
+    return AllowedIP(network, operation, network.address != address.packed)
 
 
 def endpoint_name(text: str) -> EndpointName:

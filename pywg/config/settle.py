@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from pywg.config.comments import expand, references
-from pywg.config.model import Config, KeyFile, KeySource, Network, Operation, Peer
+from pywg.config.model import Config, KeyFile, KeySource, Operation, Peer
 from pywg.config.networks import Taken, TooManyNetworks
 from pywg.config.parse import MISTAKE_LIMIT
 from pywg.config.positions import ConfigError, Located, Mistake, printable
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey
+from pywg.wire.network import Network
 
 NETWORK_LIMIT = 100_000
 """Networks that DisallowedIPs may leave in one file; one address taken out of ::/0 leaves 128."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from pywg.device.session import Network, PeerId
+from pywg.device.session import PeerId
+from pywg.wire.network import Network
 
 CACHE_SIZE = 4096
 
@@ -78,12 +79,12 @@ class AllowedIps:
     def add(self, peer: PeerId, networks: Iterable[Network]) -> None:
         """Give networks to a peer, taking each from whoever had it."""
         for network in networks:
-            self._family(network).add(int(network.network_address), network.prefixlen, peer)
+            self._family(network).add(int.from_bytes(network.address, "big"), network.prefixlen, peer)
 
     def remove(self, peer: PeerId, networks: Iterable[Network]) -> None:
         """Take networks from a peer; those that belong to another stay."""
         for network in networks:
-            self._family(network).remove(int(network.network_address), network.prefixlen, peer)
+            self._family(network).remove(int.from_bytes(network.address, "big"), network.prefixlen, peer)
 
     def _family(self, network: Network) -> _Family:
         return self._families[socket.AF_INET if network.version == 4 else socket.AF_INET6]

@@ -24,8 +24,9 @@ from typing import Protocol
 
 from pywg.bind.base import Bind
 from pywg.datapath.tap import Tapped, Wanted
-from pywg.device.session import Network, PeerId, Report, Session
+from pywg.device.session import PeerId, Report, Session
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 HANDUP_LIMIT = 1024
 """Control messages, and packets without a session, that wait for one drain at the most."""

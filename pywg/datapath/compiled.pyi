@@ -4,10 +4,11 @@ from pywg.bind.base import Bind
 from pywg.datapath.base import Bursts
 from pywg.datapath.tap import Tapped, Wanted
 from pywg.device.peer import Peer
-from pywg.device.session import Network, PeerId, Report, Session
+from pywg.device.session import PeerId, Report, Session
 from pywg.errors import DropReason
 from pywg.tun.base import Tun
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 def available() -> str | None: ...
 def ciphers() -> list[str]: ...

@@ -1985,13 +1985,17 @@ cdef struct Prefix:
 
 
 cdef int _pack_network(object network, Prefix *n) except -1:
-    address = int(network.network_address)
-    n.v6 = network.version == 6
-    n.length = network.prefixlen
-    if not n.v6:
-        address <<= 96
-    n.high = <uint64_t>(address >> 64)
-    n.low = <uint64_t>(address & 0xFFFFFFFFFFFFFFFF)
+    """From the bytes of `pywg.wire.network.Network`: an address and the length of its prefix."""
+    cdef Py_ssize_t size = len(network) - 1
+    if not isinstance(network, bytes) or size not in (4, 16):
+        raise TypeError("this is no network")
+    cdef const uint8_t *data = <const uint8_t *><const char *><bytes>network
+    n.v6 = size == 16
+    n.length = data[size]
+    if n.length > size * 8:
+        raise ValueError("a prefix is longer than its address")
+    n.high = load64(data) if n.v6 else <uint64_t>load32(data) << 32
+    n.low = load64(data + 8) if n.v6 else 0
     return 0
 
 

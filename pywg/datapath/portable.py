@@ -19,13 +19,14 @@ from pywg.datapath.base import BURST, HANDUP_LIMIT, HANDUP_SHARE, Bursts
 from pywg.datapath.readiness import READ, WRITE, Readiness, open_readiness
 from pywg.datapath.replay import ReplayWindow
 from pywg.datapath.tap import Tap, Tapped, Wanted
-from pywg.device.session import Activity, Network, PeerId, Report, Session
+from pywg.device.session import Activity, PeerId, Report, Session
 from pywg.errors import BadPacket, DropReason
 from pywg.noise import cookie
 from pywg.noise.primitives import SessionCipher
 from pywg.tun.base import Tun, TunGoneError
 from pywg.wire import ip, messages
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 NO_ROUTE_HANDUPS = 16
 """Packets without a route that are handed up per drain, to be answered with ICMP errors."""

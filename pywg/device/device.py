@@ -47,7 +47,6 @@ from pywg.device.session import (
     Effect,
     HandshakeGaveUp,
     InstallSession,
-    Network,
     PeerId,
     RemoveRoutes,
     Report,
@@ -67,6 +66,7 @@ from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.noise.tai64n import Tai64nClock
 from pywg.wire import ip, messages
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 logger = logging.getLogger(__name__)
 

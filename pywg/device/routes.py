@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pywg.device.session import Network, PeerId
+from pywg.device.session import PeerId
+from pywg.wire.network import Network
 
 
 class Routes:
@@ -22,7 +23,7 @@ class Routes:
         """Give networks to a peer, taking each from whoever had it."""
         mine = self._networks.setdefault(peer, {})
         for network in networks:
-            owner = self._owners.setdefault(network, peer)  # a network's hash is slow: as few as can be
+            owner = self._owners.setdefault(network, peer)
             if owner != peer:
                 del self._networks[owner][network]
                 self._owners[network] = peer

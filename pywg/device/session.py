@@ -7,18 +7,16 @@ Times are seconds of the clock that counts suspended time.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 from typing import NewType, TypeAlias
 
 from pywg.errors import DropReason
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 PeerId = NewType("PeerId", int)
 """A number that the device gives to each peer; never given twice by one device."""
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclasses.dataclass(slots=True, eq=False)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pywg.device.session import Network
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 
 @dataclasses.dataclass(slots=True)

@@ -6,10 +6,10 @@ import dataclasses
 
 from pywg.device.constants import REJECT_AFTER_TIME
 from pywg.device.peer import Peer
-from pywg.device.session import Network
 from pywg.noise import tai64n
 from pywg.noise.keys import PublicKey
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

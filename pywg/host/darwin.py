@@ -14,10 +14,11 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
-from pywg.config.model import InterfaceAddress, Network
+from pywg.config.model import InterfaceAddress
 from pywg.errors import PywgError
 from pywg.host.command import run
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 _BLACKHOLE = {4: "127.0.0.1", 6: "::1"}
 _INTERFACE = re.compile(r"^\s*interface:\s*(\S+)", re.MULTILINE)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from pywg.config.change import device_change
 from pywg.config.files import Loaded, load
-from pywg.config.model import Config, Network
+from pywg.config.model import Config
 from pywg.config.positions import ConfigError, Located, Mistake
 from pywg.errors import PywgError
 from pywg.host import control, darwin_monitor, networksetup
@@ -40,6 +40,7 @@ from pywg.host.steps import Steps, Undo, placed
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
 from pywg.uapi.path import SOCKET_DIRECTORY, socket_path
+from pywg.wire.network import Network
 
 DEVICE = "utun"
 """What the daemon is asked for: the first utun that is free."""

@@ -16,13 +16,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.uapi.error import UapiError
 from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 FAMILY = "wireguard"
 
@@ -151,7 +151,7 @@ def _read_peer(attributes: Any) -> PeerSnapshot:
 
 def _read_network(entry: Any) -> Network:
     address = entry.get_attr("WGALLOWEDIP_A_IPADDR")
-    return ipaddress.ip_network((address, entry.get_attr("WGALLOWEDIP_A_CIDR_MASK")), strict=False)
+    return Network.of(address, entry.get_attr("WGALLOWEDIP_A_CIDR_MASK"))
 
 
 def _read_endpoint(data: bytes) -> Endpoint | None:
@@ -227,7 +227,7 @@ def _allowed_ip_attributes(change: AllowedIpChange) -> dict[str, Any]:
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     attributes: list[tuple[str, Any]] = [
         ("WGALLOWEDIP_A_FAMILY", int(family)),
-        ("WGALLOWEDIP_A_IPADDR", network.network_address.packed),
+        ("WGALLOWEDIP_A_IPADDR", network.address),
         ("WGALLOWEDIP_A_CIDR_MASK", network.prefixlen),
     ]
     if change.remove:

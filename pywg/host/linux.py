@@ -17,10 +17,11 @@ from typing import Any, Self
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from pywg.config.model import InterfaceAddress, Network
+from pywg.config.model import InterfaceAddress
 from pywg.errors import PywgError, remedy
 from pywg.host.routing import MAIN_TABLE, Rule
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 _UNICAST = 1
 _INVERTED = 2
@@ -119,9 +120,7 @@ class LinuxNetwork:
         with _sentences("the routing table cannot be read"):
             for route in self._netlink.get_routes(family=_family(version), oif=index, table=MAIN_TABLE):
                 if route["type"] == _UNICAST and route.get_attr("RTA_OIF") == index:
-                    found.add(
-                        ipaddress.ip_network(f"{route.get_attr('RTA_DST') or everything}/{route['dst_len']}")
-                    )
+                    found.add(Network.parse(f"{route.get_attr('RTA_DST') or everything}/{route['dst_len']}"))
         return found
 
     def add_route(self, interface: str, network: Network, table: int = MAIN_TABLE) -> None:

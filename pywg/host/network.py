@@ -8,8 +8,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from pywg.config.model import InterfaceAddress, Network
+from pywg.config.model import InterfaceAddress
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 HALVES = {4: ("0.0.0.0/1", "128.0.0.0/1"), 6: ("::/1", "8000::/1")}
 """A default route in two parts, each more specific than the system's own, which stays; by IP version."""

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import ipaddress
 import shlex
 import socket
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pywg.config.files import Loaded, load
-from pywg.config.model import Config, EndpointName, InterfaceAddress, Network, Peer, merge_peers
+from pywg.config.model import Config, EndpointName, InterfaceAddress, Peer, merge_peers, network_of
 from pywg.config.positions import ConfigError, Located, Mistake, Position, value_of
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
@@ -40,6 +39,7 @@ from pywg.noise.keys import PresharedKey, PublicKey
 from pywg.uapi.client import has_daemon
 from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 Say = Callable[[str], None]
 
@@ -102,7 +102,7 @@ def plan(
     before = {network for peer in device.peers for network in peer.allowed_ips}
     old_defaults, defaults = _defaults(before, old_table), _defaults(wanted, table)
     if UNFINISHED in given:  # their default routes are taken away before all else
-        before |= {ipaddress.ip_network(network) for network in given[UNFINISHED]}
+        before |= {Network.parse(network) for network in given[UNFINISHED]}
         old_defaults = set()
     change = _device_change(config, given, device)
     if old_defaults | defaults:
@@ -117,11 +117,11 @@ def plan(
     if table is not None:
         covered: set[Network] = set(running.routes - delete_routes if table == old_table else ())
         if table == MAIN_TABLE:
-            gone = {address.network for address in delete_addresses}
+            gone = {network_of(address) for address in delete_addresses}
             covered |= (running.networks - delete_routes - gone) | {
-                address.network for address in add_addresses
+                network_of(address) for address in add_addresses
             }
-            covered |= {a.network for a in running.addresses if a not in delete_addresses}
+            covered |= {network_of(a) for a in running.addresses if a not in delete_addresses}
         add_routes = routes_to_add({network for network in wanted if _in_table(network, table)}, covered)
     mtu = value_of(section.mtu)
     if mtu == running.mtu or (mtu is None and given.get("mtu") is None):
@@ -138,9 +138,7 @@ def plan(
         old_table,
         table,
         add_routes,
-        sorted(
-            delete_routes, key=lambda network: (-network.prefixlen, network.version, network.network_address)
-        ),
+        sorted(delete_routes, key=lambda network: (-network.prefixlen, network.version, network)),
         sorted(defaults - old_defaults, key=_version),
         sorted(defaults & old_defaults, key=_version),
         sorted(old_defaults - defaults, key=_version),

@@ -15,8 +15,9 @@ from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pywg.config.model import Config, Network
+from pywg.config.model import Config
 from pywg.errors import PywgError
+from pywg.wire.network import Network
 
 if TYPE_CHECKING:
     from pywg.device.snapshot import DeviceSnapshot
@@ -64,12 +65,12 @@ def routes_to_add(wanted: Collection[Network], covered: Collection[Network]) -> 
         network
         for network in wanted
         if not any(
-            network.supernet(new_prefix=length) in covered
+            Network.of(network.address, length) in covered
             for length in lengths
             if length <= network.prefixlen
         )
     ]
-    return sorted(missing, key=lambda network: (-network.prefixlen, network.version, network.network_address))
+    return sorted(missing, key=lambda network: (-network.prefixlen, network.version, network))
 
 
 def table_number(name: str) -> int:

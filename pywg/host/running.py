@@ -18,9 +18,10 @@ from typing import Any, Self
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from pywg.config.model import InterfaceAddress, Network
+from pywg.config.model import InterfaceAddress
 from pywg.errors import PywgError, remedy
 from pywg.host.linux import close
+from pywg.wire.network import Network
 
 _BOOT = 3
 """RTPROT_BOOT: routes that `ip route add` and we add, in contrast to those that come with addresses."""
@@ -123,7 +124,7 @@ class RunningInterface:
             for route in found:
                 if route["type"] == 1 and route.get_attr("RTA_OIF") == self._index:
                     destination = route.get_attr("RTA_DST") or everything
-                    yield ipaddress.ip_network(f"{destination}/{route['dst_len']}"), int(route["proto"])
+                    yield Network.parse(f"{destination}/{route['dst_len']}"), int(route["proto"])
 
 
 def _family(version: int) -> socket.AddressFamily:

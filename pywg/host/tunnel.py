@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pywg.config.change import device_change
 from pywg.config.files import Loaded, load
-from pywg.config.model import Config, Network, Operation, merge_peers
+from pywg.config.model import Config, Operation, merge_peers, network_of
 from pywg.config.positions import ConfigError, Mistake, Position
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
@@ -51,6 +51,7 @@ from pywg.host.sysctl import set_src_valid_mark, src_valid_mark, strict_interfac
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
 from pywg.uapi.format import DeviceChange
+from pywg.wire.network import Network
 
 if TYPE_CHECKING:
     from pywg.host.linux import LinuxNetwork
@@ -578,7 +579,7 @@ def _try_src_valid_mark(say: Say) -> bool:
 def _covered(up: _Up, versions: set[int]) -> set[Network]:
     """The networks that the interface has routes to, through its addresses or a hook."""
     if up.steps.dry:
-        return {address.value.network for address in up.config.interface.addresses}
+        return {network_of(address.value) for address in up.config.interface.addresses}
     return set().union(*(up.network.networks_of(up.interface, version) for version in versions))
 
 

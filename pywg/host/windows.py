@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from pywg.config.model import InterfaceAddress, Network
+from pywg.config.model import InterfaceAddress
 from pywg.errors import PywgError
 from pywg.host.command import run
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 _STORE = "store=active"
 _ON_LINK = {"0.0.0.0", "::", ""}  # noqa: S104  what Windows tells as next hop where there is none

@@ -165,11 +165,7 @@ def _pair(
             )
         networks = [entry.value.network for entry in peer.allowed_ips]
         for address in other.interface.addresses:
-            if not any(
-                address.value.ip in network
-                for network in networks
-                if network.version == address.value.version
-            ):
+            if not any(network.covers(address.value.packed) for network in networks):
                 yield subject.finding(
                     "address-not-allowed",
                     f"{other_path} has the address {address.value.ip}, which {path} does not allow it: "

@@ -32,6 +32,7 @@ from pywg.observe.checks import Subject
 from pywg.observe.findings import Finding, Severity
 from pywg.observe.watching import address_in, has_session
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 PROBE_SECONDS = 3.3
 """Within which the system gives up finding a neighbour's hardware address."""
@@ -430,8 +431,8 @@ def _is_shared(host: str) -> bool:
     return address.version == 4 and any(address in network for network in _SHARED)
 
 
-def _holds_only(network: ipaddress.IPv4Network | ipaddress.IPv6Network, addresses: Sequence[object]) -> bool:
-    return network.num_addresses == 1 and network[0] in addresses
+def _holds_only(network: Network, addresses: Sequence[object]) -> bool:
+    return network.is_one_address and ipaddress.ip_address(network.address) in addresses
 
 
 def _marked(subject: Subject) -> str:

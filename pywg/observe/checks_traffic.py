@@ -89,8 +89,8 @@ def _targets(subject: Subject) -> Iterator[tuple[PeerSnapshot, Address]]:
     for peer in device.peers if device is not None else ():
         if found >= PINGED_AT_MOST or not has_session(subject, str(peer.public_key)):
             continue
-        own = [network[0] for network in peer.allowed_ips if network.num_addresses == 1]
-        asked = [address for address in given if any(address in network for network in peer.allowed_ips)]
+        own = [ipaddress.ip_address(n.address) for n in peer.allowed_ips if n.is_one_address]
+        asked = [a for a in given if any(network.covers(a.packed) for network in peer.allowed_ips)]
         for address in (asked or own)[:1]:
             found += 1
             yield peer, address

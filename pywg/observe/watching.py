@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import ipaddress
 import socket
 import struct
 import sys
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from pywg.device.constants import REJECT_AFTER_TIME
-from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
 from pywg.host import control
@@ -29,6 +29,7 @@ from pywg.observe.checks import Subject
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
 from pywg.wire import messages
+from pywg.wire.network import Network
 
 SECONDS = 6.0
 """Within which a handshake is tried a second time: REKEY_TIMEOUT, its jitter, and time for the answer."""
@@ -136,7 +137,8 @@ def address_in(network: Network) -> str:
     """One address of a network that is not the network's own."""
     if network.prefixlen == 0:
         return _STAND_IN[network.version]
-    return str(network[1] if network.num_addresses > 2 else network[0])
+    first = ipaddress.ip_address(network.address)
+    return str(first + 1 if network.max_prefixlen - network.prefixlen > 1 else first)
 
 
 def kernel_counters() -> dict[str, int]:

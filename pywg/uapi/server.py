@@ -17,7 +17,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
-from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
@@ -38,6 +37,7 @@ from pywg.uapi.format import (
 from pywg.uapi.path import SocketFile
 from pywg.uapi.watch import wait_until_removed
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 CHUNK = 256
 """Lines that are applied or written before the event loop gets its turn."""
@@ -423,8 +423,10 @@ class _SetRequest(Generic[Handle]):
     def apply(self, line: str) -> None:
         """Apply one line, or keep it for `catch_up`; raises UapiError."""
         key, value = split_line(line)
-        if key != "allowed_ip" or value.startswith("-"):
-            self.catch_up()
+        if key == "allowed_ip" and value[:1] != "-" and self._public_key is not None:
+            self._networks.append(parse_network(key, value))
+            return
+        self.catch_up()
         if key == "public_key":
             self._begin_peer(parse_key(PublicKey, key, value))
         elif self._public_key is None:
@@ -488,12 +490,8 @@ class _SetRequest(Generic[Handle]):
         match key:
             case "allowed_ip":
                 network = parse_network(key, value.removeprefix("-"))
-                if handle is None:
-                    return
-                if value.startswith("-"):
+                if handle is not None:
                     engine.remove_allowed_ip(handle, network)
-                else:
-                    self._networks.append(network)
             case "replace_allowed_ips":
                 parse_true(key, value)
                 if handle is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from pywg.errors import DropReason, PywgError
 from pywg.tun.base import TunGoneError
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 from tests.spec.world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Puppet, World, udp_packet
 
 
@@ -77,7 +77,7 @@ def test_an_allowed_ip_given_to_another_peer_moves_there() -> None:
     second = Puppet(world, "198.51.100.8", ["10.0.0.8"])
     bob.add_peer(second)
     sessions = {puppet: puppet.connect(bob) for puppet in (first, second)}
-    network = ipaddress.ip_network("10.5.0.0/16")
+    network = Network.parse("10.5.0.0/16")
     for owner, other in ((first, second), (second, first), (first, second)):
         bob.engine.add_allowed_ips(bob.peer(owner), [network])
         bob.engine.commit()
@@ -97,7 +97,7 @@ def test_an_allowed_ip_that_is_taken_away_no_longer_passes() -> None:
     world = World()
     alice, bob = world.pair()
     world.connect(alice, bob)
-    bob.engine.remove_allowed_ip(bob.peer(alice), ipaddress.ip_network("10.0.0.1/32"))
+    bob.engine.remove_allowed_ip(bob.peer(alice), Network.parse("10.0.0.1/32"))
     bob.engine.commit()
     alice.send(bob)
     world.run()
@@ -110,7 +110,7 @@ def test_an_allowed_ip_of_another_peer_is_not_taken_away() -> None:
     alice, bob = world.pair()
     carol = world.host("carol", "192.0.2.3", "10.0.0.3")
     peer = alice.add_peer(carol)
-    alice.engine.remove_allowed_ip(peer, ipaddress.ip_network("10.0.0.2/32"))
+    alice.engine.remove_allowed_ip(peer, Network.parse("10.0.0.2/32"))
     alice.engine.commit()
     world.connect(alice, bob)
 
@@ -363,8 +363,8 @@ def test_a_snapshot_tells_what_was_carried_and_when_the_last_handshake_was() -> 
     assert snapshot.listen_port == 51820
     assert snapshot.private_key == alice.private_key
     assert list(snapshot.peers[0].allowed_ips) == [
-        ipaddress.ip_network("10.0.0.2/32"),
-        ipaddress.ip_network("fd00::2/128"),
+        Network.parse("10.0.0.2/32"),
+        Network.parse("fd00::2/128"),
     ]
 
 

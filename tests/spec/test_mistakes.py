@@ -5,16 +5,15 @@ The table in README.md says which test stands for which mistake.
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 
 import pytest
 
-from pywg.device.session import Network
 from pywg.errors import BadPacket, DropReason, PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire import messages
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 from tests.spec.world import COOKIE_REPLY, DATA, INITIATION, RESPONSE, Puppet, World, udp_packet
 
 LOW_ORDER = [bytes(32), b"\1" + bytes(31), bytes.fromhex("ecff" + 29 * "ff" + "7f")]
@@ -111,7 +110,7 @@ def test_the_source_is_checked_by_the_most_specific_allowed_ip() -> None:
 
 
 def network_of(text: str) -> Network:
-    return ipaddress.ip_network(text)
+    return Network.parse(text)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 31, 149, 1500, 9000, 65_507])

@@ -33,6 +33,7 @@ from pywg.noise.primitives import SessionCipher, dh
 from pywg.tun.memory import MemoryTun
 from pywg.wire import ip, messages
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 WALL_EPOCH_NS = 1_700_000_000 * 10**9
 PORT = 51820
@@ -137,8 +138,9 @@ class Host:
             self.engine.set_preshared_key(peer, psk)
         if endpoint:
             self.engine.set_endpoint(peer, other.endpoint if endpoint is True else endpoint)
-        for network in other.addresses if allowed is None else allowed:
-            self.engine.add_allowed_ips(peer, [ipaddress.ip_network(network)])
+        for text in other.addresses if allowed is None else allowed:
+            network = text if "/" in text else f"{text}/{128 if ':' in text else 32}"
+            self.engine.add_allowed_ips(peer, [Network.parse(network)])
         if keepalive:
             self.engine.set_persistent_keepalive(peer, keepalive)
         self.engine.commit()

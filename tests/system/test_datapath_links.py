@@ -6,7 +6,6 @@ pair of sockets, so that only the network is real.
 
 from __future__ import annotations
 
-import ipaddress
 import pathlib
 import select
 import socket
@@ -23,6 +22,7 @@ from pywg.device.session import PeerId
 from pywg.errors import DropReason
 from pywg.tun.base import TunOffload
 from pywg.wire.endpoint import Endpoint, LocalAddress
+from pywg.wire.network import Network
 from tests import twins
 from tests.system.net import Host, HostTask, Lab, eventually
 
@@ -52,7 +52,7 @@ def send(host: str, segments: str, local: str = "") -> None:
     path = open_datapath(tun)
     now = clock.now()
     path.install(twins.session(1, 11, expires=now + 100))
-    path.add_routes(PeerId(1), [ipaddress.ip_network("10.1.0.0/16")])
+    path.add_routes(PeerId(1), [Network.parse("10.1.0.0/16")])
     path.set_endpoint(PeerId(1), Endpoint(host, PORT, local=LocalAddress(local, 0) if local else None))
     path.set_bind(bind)
     path.start()

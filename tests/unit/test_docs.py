@@ -7,7 +7,6 @@ That the commands in them work is shown by `tests/system/test_docs.py`.
 from __future__ import annotations
 
 import ast
-import ipaddress
 import re
 import tomllib
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from pywg.errors import DropReason
 from pywg.noise.keys import PresharedKey, PrivateKey
 from pywg.uapi import format as uapi_format
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 from tests.documents import ROOT, Page, pages, pattern, with_keys
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -244,7 +244,7 @@ def full_device() -> DeviceSnapshot:
         1,
         2,
         25,
-        [ipaddress.ip_network("10.0.0.0/24")],
+        [Network.parse("10.0.0.0/24")],
     )
     return DeviceSnapshot(key, 51820, 7, [peer])
 

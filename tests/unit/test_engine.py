@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import pathlib
 import selectors
@@ -25,6 +24,7 @@ from pywg.noise.keys import PrivateKey, PublicKey
 from pywg.tun.base import TunGoneError
 from pywg.tun.memory import MemoryTun
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 from tests.spec.world import payload_of, udp_packet
 from tests.unit.datapath.pipes import PipeTun
 
@@ -53,7 +53,7 @@ class Node:
         peer = self.engine.add_peer(other.public_key)
         port = other.engine.snapshot().listen_port
         self.engine.set_endpoint(peer, Endpoint("127.0.0.1", port))
-        self.engine.add_allowed_ips(peer, [ipaddress.ip_network(other.inner)])
+        self.engine.add_allowed_ips(peer, [Network.parse(f"{other.inner}/32")])
         self.engine.commit()
 
     def send(self, other: Node, payload: bytes) -> None:
@@ -319,7 +319,7 @@ def test_a_turn_is_due_at_once_while_handshakes_wait() -> None:
 def test_a_handshake_message_that_cannot_be_sent_is_counted() -> None:
     engine, _, tun = make_engine()
     peer = engine.add_peer(PrivateKey.generate(os.urandom).public_key)
-    engine.add_allowed_ips(peer, [ipaddress.ip_network("10.0.0.2")])
+    engine.add_allowed_ips(peer, [Network.parse("10.0.0.2/32")])
     engine.set_endpoint(peer, Endpoint("2001:db8::1", 51820))  # and the bind has no IPv6
     engine.commit()
     tun.deliver(udp_packet("10.0.0.1", "10.0.0.2"))
@@ -354,7 +354,7 @@ def test_a_snapshot_of_a_device_whose_tunnel_device_is_gone_still_tells_its_peer
 def test_allowed_ips_are_given_and_taken() -> None:
     engine, _, _ = make_engine()
     peer = engine.add_peer(PrivateKey.generate(os.urandom).public_key)
-    networks = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
+    networks = [Network.parse("10.0.0.0/8"), Network.parse("fd00::/8")]
     for network in networks:
         engine.add_allowed_ips(peer, [network])
     assert engine.device.allowed_ips(peer) == networks

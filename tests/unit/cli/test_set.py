@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import pathlib
 
@@ -15,6 +14,7 @@ from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 ALICE = PublicKey(b"a" * 32)
 KEY = PrivateKey(b"k" * 32)
@@ -33,7 +33,7 @@ def test_words_become_one_change(tmp_path: pathlib.Path) -> None:
         *("persistent-keepalive", "off", "allowed-ips", "10.0.0.0/8, ::1"),
         *("peer", ALICE.base64, "remove"),
     )
-    networks = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128")]
+    networks = [Network.parse("10.0.0.0/8"), Network.parse("::1/128")]
     assert change == DeviceChange(
         KEY,
         51820,
@@ -56,8 +56,8 @@ def test_one_sign_makes_the_list_incremental() -> None:
     (peer,) = read("peer", ALICE.base64, "allowed-ips", "10.0.0.0/8,-::/0").peers
     assert not peer.replace_allowed_ips
     assert list(peer.allowed_ips) == [
-        AllowedIpChange(ipaddress.ip_network("10.0.0.0/8")),
-        AllowedIpChange(ipaddress.ip_network("::/0"), remove=True),
+        AllowedIpChange(Network.parse("10.0.0.0/8")),
+        AllowedIpChange(Network.parse("::/0"), remove=True),
     ]
 
 

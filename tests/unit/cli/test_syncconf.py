@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import pathlib
 
 import pytest
@@ -13,6 +12,7 @@ from pywg.config.positions import ConfigError
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.uapi.format import DeviceChange, PeerChange
+from pywg.wire.network import Network
 
 ALICE, BOB, CAROL = (PublicKey(letter * 32) for letter in (b"a", b"b", b"c"))
 PSK = PresharedKey(b"p" * 32)
@@ -78,4 +78,4 @@ def test_a_file_is_read_with_its_endpoints_resolved(tmp_path: pathlib.Path) -> N
     assert interface == "wg0"
     (peer,) = change.peers
     assert str(peer.endpoint) == "192.0.2.1:5"
-    assert [network for network, _ in peer.allowed_ips] == [ipaddress.ip_network("10.0.0.0/8")]
+    assert [network for network, _ in peer.allowed_ips] == [Network.parse("10.0.0.0/8")]

@@ -20,6 +20,7 @@ from pywg.config.model import (
 )
 from pywg.config.positions import Located, Position
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wire.network import Network
 
 NOWHERE = Position("generated")
 
@@ -34,11 +35,8 @@ def optional(values):
 
 raw_keys = st.binary(min_size=2, max_size=2).map(lambda seed: seed * 16)
 networks = st.one_of(
-    st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(lambda n: ipaddress.IPv4Network(n, strict=False)),
-    st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map(
-        lambda n: ipaddress.IPv6Network(n, strict=False)
-    ),
-)
+    st.tuples(st.ip_addresses(v=4), st.integers(0, 32)), st.tuples(st.ip_addresses(v=6), st.integers(0, 128))
+).map(lambda pair: Network.of(pair[0].packed, pair[1]))
 interface_addresses = st.one_of(
     st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(ipaddress.IPv4Interface),
     st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map(ipaddress.IPv6Interface),

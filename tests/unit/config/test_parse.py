@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 
 import pytest
 
@@ -11,6 +10,7 @@ from pywg.config.model import AllowedIP, Dialect, EndpointName, Operation
 from pywg.config.parse import parse
 from pywg.config.positions import ConfigError, Position
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
+from pywg.wire.network import Network
 
 PRIVATE = base64.b64encode(bytes(range(32))).decode()
 PUBLIC = base64.b64encode(bytes(range(32, 64))).decode()
@@ -286,8 +286,8 @@ def test_an_incremental_entry_stops_the_list_from_replacing_until_the_next_line(
 def test_incremental_entries_are_marked():
     peer = quick(f"[Peer]\nPublicKey={PUBLIC}\nAllowedIPs = + 10.0.0.0/8, -::/0\n").peers[0]
     assert [entry.value for entry in peer.allowed_ips] == [
-        AllowedIP(ipaddress.ip_network("10.0.0.0/8"), Operation.ADD),
-        AllowedIP(ipaddress.ip_network("::/0"), Operation.REMOVE),
+        AllowedIP(Network.parse("10.0.0.0/8"), Operation.ADD),
+        AllowedIP(Network.parse("::/0"), Operation.REMOVE),
     ]
 
 

@@ -19,6 +19,7 @@ from pywg.errors import DropReason, PywgError
 from pywg.noise import cookie
 from pywg.tun.base import TunGoneError, TunOffload
 from pywg.tun.memory import MemoryTun
+from pywg.wire.network import Network
 from tests import twins
 
 compiled = pytest.importorskip("pywg.datapath.compiled", reason="build it with: pip install .")
@@ -229,12 +230,12 @@ def test_bad_datagrams_are_counted_and_dropped(rig: twins.Rig, datagram: bytes, 
 
 def test_lookup_is_by_the_longest_prefix_through_any_changes(rig: twins.Rig) -> None:
     rng = random.Random(4)
-    twins_of: dict[ipaddress.IPv4Network, int] = {}
+    twins_of: dict[Network, int] = {}
     for peer, networks in twins.NETS.items():
-        rig.path.remove_routes(PeerId(peer), [ipaddress.ip_network(n) for n in networks])
+        rig.path.remove_routes(PeerId(peer), networks)
     for _ in range(300):
         length = rng.choice([0, 1, 7, 8, 9, 16, 24, 31, 32])
-        network = ipaddress.IPv4Network((rng.getrandbits(5) << 27 | rng.getrandbits(3), length), strict=False)
+        network = Network.of((rng.getrandbits(5) << 27 | rng.getrandbits(3)).to_bytes(4, "big"), length)
         peer = rng.choice([1, 2])
         if rng.randrange(3):
             twins_of[network] = peer
@@ -244,7 +245,7 @@ def test_lookup_is_by_the_longest_prefix_through_any_changes(rig: twins.Rig) -> 
                 del twins_of[network]
             rig.path.remove_routes(PeerId(peer), [network])
         address = ipaddress.IPv4Address(rng.getrandbits(5) << 27 | rng.getrandbits(3))
-        covering = [n for n in twins_of if address in n]
+        covering = [n for n in twins_of if n.covers(address.packed)]
         rig.tun.deliver(twins.PLAIN + twins.packet(OURS, str(address)))
         outcome = rig.settle(1.0)
         if covering:
@@ -255,13 +256,25 @@ def test_lookup_is_by_the_longest_prefix_through_any_changes(rig: twins.Rig) -> 
 
 
 def test_100000_networks_are_held_and_taken_back(rig: twins.Rig) -> None:
-    networks = [ipaddress.IPv4Network((0x0B000000 + (i << 4), 28)) for i in range(100_000)]
+    networks = [Network.of((0x0B000000 + (i << 4)).to_bytes(4, "big"), 28) for i in range(100_000)]
+    inside = str(ipaddress.ip_address(networks[77_777].address) + 3)
     rig.path.add_routes(PeerId(2), networks)
-    rig.tun.deliver(twins.PLAIN + twins.packet(OURS, str(networks[77_777][3])))
+    rig.tun.deliver(twins.PLAIN + twins.packet(OURS, inside))
     assert len(outgoing(rig, remote=1, index=21)) == 1
     rig.path.remove_routes(PeerId(2), networks)
-    rig.tun.deliver(twins.PLAIN + twins.packet(OURS, str(networks[77_777][3])))
+    rig.tun.deliver(twins.PLAIN + twins.packet(OURS, inside))
     assert len(rig.settle(1.0).no_route) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"\x08", bytes(4), bytes(4) + b"\x21", bytes(16) + b"\x81", bytes(18)])
+def test_what_is_no_network_is_refused_and_changes_nothing(rig: twins.Rig, data: bytes) -> None:
+    for change in (rig.path.add_routes, rig.path.remove_routes):
+        with pytest.raises((TypeError, ValueError), match=r"no network|prefix"):
+            change(PeerId(2), [Network(data)])
+    with pytest.raises(TypeError, match="no network"):
+        rig.path.add_routes(PeerId(2), ["10.0.0.0/8"])  # type: ignore[list-item]
+    rig.tun.deliver(twins.PLAIN + twins.packet(OURS, THEIRS))
+    assert len(outgoing(rig, remote=0, index=11)) == 1
 
 
 # --- Threads and signals. ---------------------------------------------------------------------------------
@@ -395,7 +408,7 @@ def test_commands_do_not_starve_while_packets_flow(rig: twins.Rig) -> None:
         for _ in range(5):
             rig.tun.deliver(whole)
             rig.arrive(0, [twins.data_message(11, round_number, twins.packet(THEIRS, OURS))])
-        rig.path.add_routes(PeerId(3), [ipaddress.ip_network(f"10.3.{round_number}.0/24")])
+        rig.path.add_routes(PeerId(3), [Network.parse(f"10.3.{round_number}.0/24")])
         rig.path.set_endpoint(PeerId(1), rig.endpoint(0))
         rig.path.install(twins.session(2, 200 + round_number))
         rig.path.drain(now)

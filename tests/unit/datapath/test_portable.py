@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import select
 import struct
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pywg.noise.primitives import SessionCipher
 from pywg.tun.base import TunGoneError, TunOffload
 from pywg.tun.memory import MemoryTun
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 from tests.spec.world import udp_packet
 from tests.unit.datapath.pipes import PipeBind, PipeTun
 
@@ -53,7 +53,7 @@ class Bench:
         self.datapath = PortableDataPath(self.tun)
         self.datapath.set_bind(self.bind)
         self.datapath.set_endpoint(PEER, REMOTE)
-        self.datapath.add_routes(PEER, [ipaddress.ip_network("10.0.0.2/32")])
+        self.datapath.add_routes(PEER, [Network.parse("10.0.0.2/32")])
 
     def out(self, number: int = 1, *, destination: str = "10.0.0.2", size: int = 4) -> list[bytes]:
         packets = [udp_packet("10.0.0.1", destination, b"%0*d" % (size, n)) for n in range(number)]
@@ -477,7 +477,7 @@ class Pipes:
         self.datapath.start()
         self.datapath.set_bind(self.bind)
         self.datapath.set_endpoint(PEER, REMOTE)
-        self.datapath.add_routes(PEER, [ipaddress.ip_network("10.0.0.2/32")])
+        self.datapath.add_routes(PEER, [Network.parse("10.0.0.2/32")])
         self.datapath.install(session())
 
     def is_ready(self) -> bool:

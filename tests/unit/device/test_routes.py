@@ -1,18 +1,15 @@
 """Allowed IPs and their owners, against a plain dictionary."""
 
-import ipaddress
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pywg.device.routes import Routes
-from pywg.device.session import Network, PeerId
+from pywg.device.session import PeerId
+from pywg.wire.network import Network
 
 PEERS = [PeerId(number) for number in range(1, 4)]
-NETWORKS = [
-    ipaddress.ip_network(text) for text in ("10.0.0.0/8", "10.0.0.0/16", "0.0.0.0/0", "::/0", "fd00::/64")
-]
+NETWORKS = [Network.parse(text) for text in ("10.0.0.0/8", "10.0.0.0/16", "0.0.0.0/0", "::/0", "fd00::/64")]
 
 
 class RoutesMachine(RuleBasedStateMachine):

@@ -16,6 +16,7 @@ from pywg.host.darwin_state import Tunnel
 from pywg.host.networksetup import Resolver
 from pywg.host.windows import Way, WindowsNetwork
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 STAND_IN = """
 import json, pathlib, sys
@@ -118,8 +119,8 @@ def test_the_mtu_of_a_way_is_its_interface_s(programs):
 def test_a_network_that_leads_there_already_gets_no_second_route(programs):
     programs.answer("-n get -inet6 fd07::/64", "  interface: utun4\n")
     network = DarwinNetwork()
-    network.add_route("utun4", ipaddress.ip_network("fd07::/64"))
-    network.add_route("utun4", ipaddress.ip_network("10.0.0.0/8"))
+    network.add_route("utun4", Network.parse("fd07::/64"))
+    network.add_route("utun4", Network.parse("10.0.0.0/8"))
     assert [call for call in programs.calls() if " add " in call] == [
         "route -q -n add -inet 10.0.0.0/8 -interface utun4"
     ]

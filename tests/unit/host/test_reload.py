@@ -15,6 +15,7 @@ from pywg.host.state import given_by
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 ALICE, BOB = PublicKey(b"a" * 32), PublicKey(b"b" * 32)
 HERE, THERE = Endpoint("192.0.2.1", 1), Endpoint("192.0.2.2", 2)
@@ -29,7 +30,7 @@ AllowedIPs = 10.0.0.2/32, 10.1.0.0/16
 
 
 def net(text: str):
-    return ipaddress.ip_network(text)
+    return Network.parse(text)
 
 
 def nets(*texts: str):

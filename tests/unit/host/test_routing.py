@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import pytest
 
 from pywg.errors import PywgError
 from pywg.host import routing
 from pywg.host.routing import Rule, choose_table, default_marks, default_rules, rules_of, table_number
+from pywg.wire.network import Network
 
 PLAIN = [Rule(4, 0, table=255), Rule(4, 32766, table=254), Rule(4, 32767, table=253)]
 
@@ -98,5 +97,5 @@ def test_tables_are_named_as_iproute2_names_them(tmp_path, monkeypatch):
 
 
 def test_a_network_is_not_covered_by_one_of_the_other_version():
-    wanted = {ipaddress.ip_network("10.0.0.0/8")}
-    assert routing.routes_to_add(wanted, {ipaddress.ip_network("::/0")}) == sorted(wanted)
+    wanted = {Network.parse("10.0.0.0/8")}
+    assert routing.routes_to_add(wanted, {Network.parse("::/0")}) == sorted(wanted)

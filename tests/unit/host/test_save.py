@@ -14,6 +14,7 @@ from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.host.save import as_running
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 KEY = "YAnz5TF+lXXJte14tji3zlMNftft3aw3kuL3aN2FY3k="
 ONE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -47,7 +48,7 @@ def test_all_is_in_the_order_of_wg_quick_save():
         preshared_key=PresharedKey.from_base64(PSK),
         endpoint=Endpoint("2001:db8::1", 51820),
         persistent_keepalive_interval=25,
-        allowed_ips=[ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")],
+        allowed_ips=[Network.parse("10.0.0.0/8"), Network.parse("fd00::/8")],
     )
     running = DeviceSnapshot(PrivateKey.from_base64(KEY), 4000, 0x1234, [one, peer(TWO)])
     assert saved(text, running, "10.0.0.3/24", "10.0.0.2/32", "fd00::1/64", mtu=1310) == [
@@ -156,6 +157,6 @@ def test_disallowed_ips_stay_while_they_leave_what_runs(running, expected):
         f"[Interface]\n[Peer]\nPublicKey = {ONE}\nAllowedIPs = 0.0.0.0/0\n"
         "#pywg DisallowedIPs = 128.0.0.0/1\nEndpoint = 192.0.2.1:1\n#pywg Endpoint = 192.0.2.2:1\n"
     )
-    now = peer(allowed_ips=[ipaddress.ip_network(running)], endpoint=Endpoint("192.0.2.2", 1))
+    now = peer(allowed_ips=[Network.parse(running)], endpoint=Endpoint("192.0.2.2", 1))
     lines = saved(text, device(now))
     assert [line for line in lines if "IPs" in line] == expected

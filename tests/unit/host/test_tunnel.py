@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import pytest
 
 from pywg.config.model import Dialect
@@ -13,6 +11,7 @@ from pywg.host.names import interface_exists, interface_meant, may_administer_ne
 from pywg.host.routing import choose_mtu, routes_to_add
 from pywg.noise.keys import PublicKey
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 ONE = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -22,7 +21,7 @@ def config(text: str):
 
 
 def networks(*texts: str):
-    return {ipaddress.ip_network(text) for text in texts}
+    return {Network.parse(text) for text in texts}
 
 
 class Paths:

@@ -6,11 +6,11 @@ import dataclasses
 import errno
 from collections.abc import Sequence
 
-from pywg.device.session import Network
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import PywgError
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 
 
 @dataclasses.dataclass(slots=True, eq=False)

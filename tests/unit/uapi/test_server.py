@@ -25,6 +25,7 @@ from pywg.uapi.format import MAX_LINE
 from pywg.uapi.listen import listen
 from pywg.uapi.server import UapiServer
 from pywg.wire.endpoint import Endpoint
+from pywg.wire.network import Network
 from tests.unit.uapi.table import TableDevice, TablePeer
 
 PRIVATE = PrivateKey(bytes(range(1, 33))).clamped()
@@ -120,7 +121,7 @@ def test_every_key_of_set_reaches_the_device(play: Callable[[Scenario], None]) -
         (peer,) = device.peers.values()
         assert peer.preshared_key == PresharedKey(bytes(range(32)))
         assert (peer.endpoint, peer.keepalive) == (Endpoint("2001:db8::1", 7), 25)
-        assert list(peer.networks) == [ipaddress.ip_network("10.0.0.0/8")]
+        assert list(peer.networks) == [Network.parse("10.0.0.0/8")]
         assert device.commits == 1
 
     play(scenario)
@@ -215,7 +216,7 @@ def test_update_only_does_not_create_a_peer(play: Callable[[Scenario], None]) ->
         for key in (ALICE, BOB):
             assert await session.set(f"public_key={key.hex}", "update_only=true", "allowed_ip=::/0") == OK
         assert list(session.device.peers) == [ALICE]
-        assert list(session.device.peers[ALICE].networks) == [ipaddress.ip_network("::/0")]
+        assert list(session.device.peers[ALICE].networks) == [Network.parse("::/0")]
 
     play(scenario)
 
