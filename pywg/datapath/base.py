@@ -32,7 +32,7 @@ HANDUP_LIMIT = 1024
 """Control messages, and packets without a session, that wait for one drain at the most."""
 
 HANDUP_SHARE = 256
-"""Of these, control messages of one source (`Endpoint.source`): a flood from one leaves room for others.
+"""Of these, control messages that `messages.shared_with` counts as one: a flood leaves room for others.
 
 As many are answered with a cookie, where the data path does that.
 """

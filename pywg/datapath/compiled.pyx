@@ -502,7 +502,7 @@ cdef struct Plane:
     Session *arrived
     Peer *moved
     Queue control
-    uint16_t control_of[SOURCES]
+    uint16_t control_of[SOURCES + 1]  # the last: of cookie replies, see wire/messages.py
     uint32_t hash_key
     void *mac1
     cookie_maker *cookies
@@ -1357,7 +1357,7 @@ cdef int control_in(Plane *p, const udp_received *r, const uint8_t *data, size_t
             return DROP_NO_PRIVATE_KEY
         if not mac_right(p.mac1, data, size - 32, data + size - 32):
             return DROP_BAD_MAC1
-    count = &p.control_of[source_hash(p, &r.source)]
+    count = &p.control_of[SOURCES if data[0] == 3 else source_hash(p, &r.source)]
     if count[0] >= HANDUP_SHARE:
         return DROP_QUEUE_FULL
     if data[0] != 3 and now < p.cookies_until and not proves_its_source(p, r, data, n, now):

@@ -429,7 +429,7 @@ class PortableDataPath:
                 raise BadPacket(DropReason.NO_PRIVATE_KEY)
             if not cookie.check_mac1(self._mac1_key, datagram):
                 raise BadPacket(DropReason.BAD_MAC1)
-        who = source.source()
+        who = messages.shared_with(datagram, source)
         if len(self._control) >= HANDUP_LIMIT or self._control_of[who] >= HANDUP_SHARE:
             raise BadPacket(DropReason.QUEUE_FULL)
         self._control_of[who] += 1

@@ -108,7 +108,7 @@ class Device:
         self._timers = TimerQueue()
 
         self._queue: deque[tuple[bytes, Endpoint]] = deque()
-        self._queued_of: Counter[bytes] = Counter()  # by source
+        self._queued_of: Counter[bytes] = Counter()  # by `messages.shared_with`
         self._stranger: tuple[PublicKey, Endpoint] | None = None  # the last one, until it was told
         self.stranger: tuple[PublicKey, Endpoint, float] | None = None
         """The last initiator whose key no peer has, where it was, and when."""
@@ -273,7 +273,7 @@ class Device:
 
     def receive(self, datagram: bytes, source: Endpoint) -> None:
         """Queue a handshake message whose size and MAC1 the data plane has checked; raises for none."""
-        who = source.source()
+        who = messages.shared_with(datagram, source)
         if len(self._queue) >= HANDSHAKE_QUEUE or self._queued_of[who] >= HANDSHAKE_SHARE:
             self._drop(DropReason.QUEUE_FULL, outgoing=False)
         else:
@@ -296,7 +296,7 @@ class Device:
         while self._queue and spent < budget:
             under_load = self._is_under_load(now)
             datagram, source = self._queue.popleft()
-            self._no_longer_queued(source)
+            self._no_longer_queued(messages.shared_with(datagram, source))
             spent += 1.0
             try:
                 self._handle_untrusted(datagram, source, under_load, now)
@@ -318,8 +318,7 @@ class Device:
                 text = "begins a handshake with us, but is no peer"
                 self.watcher(Event(EventKind.STRANGER, text, key, endpoint=seen_at))
 
-    def _no_longer_queued(self, source: Endpoint) -> None:
-        who = source.source()
+    def _no_longer_queued(self, who: bytes) -> None:
         self._queued_of[who] -= 1
         if not self._queued_of[who]:
             del self._queued_of[who]

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from pywg.errors import BadPacket, DropReason
+from pywg.wire.endpoint import Endpoint
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -210,3 +211,12 @@ def parse_untrusted(datagram: Buffer) -> Message:
     if message_type == TYPE_RESPONSE:
         return Response(*_RESPONSE.unpack(datagram)[1:])
     return CookieReply(*_COOKIE_REPLY.unpack(datagram)[1:])
+
+
+def shared_with(message: Buffer, source: Endpoint) -> bytes:
+    """Whose share of a queue this handshake message takes: that of its source.
+
+    Nothing proves who sent a cookie reply, which has no MAC1: all of them take one share, so that a flood of
+    them leaves room for what proves more.
+    """
+    return b"cookie replies" if message[:1] == b"\x03" else source.source()

@@ -198,6 +198,20 @@ def test_of_a_flood_of_handshake_messages_from_one_source_a_share_is_handed_up(r
     assert report.drops == {DropReason.QUEUE_FULL: 32}
 
 
+def test_cookie_replies_share_one_share_whatever_their_sources(rig: twins.Rig) -> None:
+    reply = struct.pack("<I", 3) + bytes(60)
+    for _ in range(HANDUP_SHARE // 16):
+        for remote in range(16):
+            rig.arrive(remote % 3, [reply])
+        rig.path.step(1.0)
+    rig.arrive(1, [reply])
+    rig.arrive(1, [handshake(148)])
+    rig.path.step(1.0)
+    report = rig.path.drain(1.0)
+    assert [datagram[0] for datagram, _ in report.control] == [3] * HANDUP_SHARE + [1]
+    assert report.drops == {DropReason.QUEUE_FULL: 1}
+
+
 @pytest.mark.parametrize(
     ("datagram", "reason"),
     [

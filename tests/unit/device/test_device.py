@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from pywg.device.constants import HANDSHAKE_QUEUE, HANDSHAKE_SHARE
 from pywg.device.device import Device
 from pywg.device.peer import Peer
 from pywg.device.session import (
@@ -182,6 +183,18 @@ def test_bytes_that_are_no_message_are_refused() -> None:
     for datagram in (b"", b"\1", b"\1\0\0\0" + bytes(10), b"\7" + bytes(100)):
         hear(two.alice, datagram, BOB, 1.0)
     assert two.alice.drops.total() == 4
+
+
+def test_cookie_replies_from_everywhere_leave_room_for_an_initiation() -> None:
+    two = Two()
+    for host in range(2 * HANDSHAKE_QUEUE):
+        two.bob.receive(b"\3\0\0\0" + bytes(60), Endpoint(f"198.18.{host // 256}.{host % 256}", 7))
+    assert two.bob.queue_length == HANDSHAKE_SHARE
+    two.bob.receive(two.initiation(1.0), ALICE)
+    while two.bob.has_work():
+        two.bob.work(100, 1.0)
+    assert two.bob.drops[DropReason.QUEUE_FULL] == 2 * HANDSHAKE_QUEUE - HANDSHAKE_SHARE
+    assert any(isinstance(effect, SendDatagram) for effect in two.bob.take_effects())
 
 
 def test_without_a_private_key_retries_are_timed_but_not_sent() -> None:
