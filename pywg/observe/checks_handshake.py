@@ -204,9 +204,12 @@ def datagrams_on_the_wire(subject: Subject) -> Iterator[Finding]:
     firewall = "nft list ruleset  # or: iptables-save; look for drop and reject"
     port = subject.device.listen_port if subject.device is not None else 0
     got = sum(map(watched.drops, _HANDLED))
+    connected = set()  # whose initiation may have come just before one counted
     for key, before, after in _pairs(subject):
         got += after["handshakes"]["initiations_received"] - before["handshakes"]["initiations_received"]
         host = _host(after["endpoint"] or "")
+        if after["session_age"] is not None:
+            connected.add(host)
         sent = after["handshakes"]["initiations_sent"] - before["handshakes"]["initiations_sent"]
         if sent and host not in {remote for kind, remote in watched.left if kind == _INITIATION}:
             yield subject.finding(
@@ -233,7 +236,7 @@ def datagrams_on_the_wire(subject: Subject) -> Iterator[Finding]:
                 key=key,
             )
     here = {p.endpoint.host for p in _peers(subject) if p.endpoint is not None}
-    calls = sorted({host for kind, host in watched.arrived if kind == _INITIATION})
+    calls = sorted({host for kind, host in watched.arrived if kind == _INITIATION} - connected)
     if calls and not got and watched.before is not None and (not here or here.intersection(calls)):
         yield subject.finding(
             "dropped-on-arrival",
