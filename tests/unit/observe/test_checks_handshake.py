@@ -1,4 +1,4 @@
-"""What the doctor concludes from what it saw on the wire, where real hosts would seldom do it in that order."""
+"""What the doctor concludes from what it saw on the wire, where hosts seldom do it in that order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ INITIATION = 1
 
 
 def said(*, session_age: float | None) -> dict[str, Any]:
-    counts = {"initiations_received": 1, "initiations_sent": 0, "refused": {}}
-    peer = {"public_key": BOB.base64, "endpoint": str(THERE), "session_age": session_age, "handshakes": counts}
-    return {"drops": {}, "peers": [peer]}
+    handshakes = {"initiations_received": 1, "initiations_sent": 0, "refused": {}}
+    peer = {"public_key": BOB.base64, "endpoint": str(THERE), "session_age": session_age}
+    return {"drops": {}, "peers": [{**peer, "handshakes": handshakes}]}
 
 
 @pytest.mark.parametrize(("session_age", "codes"), [(0.2, []), (None, ["dropped-on-arrival"])])
