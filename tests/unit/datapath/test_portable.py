@@ -13,6 +13,8 @@ from pywg.bind.memory import MemoryBind, MemoryNetwork
 from pywg.datapath.portable import PortableDataPath
 from pywg.device.session import PeerId, Session
 from pywg.errors import DropReason
+from pywg.noise import cookie
+from pywg.noise.keys import PrivateKey
 from pywg.noise.primitives import SessionCipher
 from pywg.tun.base import TunGoneError, TunOffload
 from pywg.tun.memory import MemoryTun
@@ -163,10 +165,20 @@ def test_packets_without_a_route_are_handed_up_16_at_most() -> None:
 
 def test_control_messages_are_handed_up_1024_at_most_and_256_from_one_source() -> None:
     bench = Bench()
-    for sources, handed_up in ((1, 256), (2, 512), (10, 1024)):
+    key = cookie.mac1_key(PrivateKey(bytes(range(32))).public_key)
+    bench.datapath.set_identity(key)
+    response = b"\2" + bytes(59)
+    response += cookie.mac1(key, response) + bytes(16)
+    cookie_reply = b"\3" + bytes(63)  # nothing proves where it is from
+    for message, sources, handed_up in (
+        (response, 1, 256),
+        (response, 2, 512),
+        (response, 10, 1024),
+        (cookie_reply, 10, 256),
+    ):
         for number in range(1500):
             source = Endpoint(f"192.0.2.{10 + number % sources}", 1000)
-            bench.network.transmit(b"\3" + bytes(63), source, Endpoint("192.0.2.1", 51820))
+            bench.network.transmit(message, source, Endpoint("192.0.2.1", 51820))
         bench.network.advance(0.0)
         while bench.datapath.step(1.0):
             pass
