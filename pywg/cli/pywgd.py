@@ -315,7 +315,7 @@ def serve(
         import asyncio
 
         from pywg.cli import daemon
-        from pywg.datapath import describe
+        from pywg.datapath import load
         from pywg.observe import logs
 
         logs.start(interface, environment, to_syslog=not (command.foreground or keeps_output(environment)))
@@ -335,7 +335,7 @@ def serve(
         if sys.platform == "linux":
             from pywg.host import privileges
 
-            describe()  # loads what the user that we become may not be allowed to read
+            load()
             privileges.keep_secrets_in_memory()
             account = privileges.account_of(environment)
             if account is not None and uapi.file is not None:

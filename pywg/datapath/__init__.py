@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,15 @@ def open_datapath(tun: Tun) -> DataPath:
     from pywg.datapath.portable import PortableDataPath
 
     return PortableDataPath(tun)
+
+
+def load() -> None:
+    """Import what `open_datapath` needs: a daemon may not be allowed to read it when it has become another user.
+
+    Raises PywgError where `open_datapath` would.
+    """
+    if _reason_against_compiled() is not None:
+        import_module("pywg.datapath.portable")
 
 
 def probes() -> Probes | None:
@@ -76,9 +86,9 @@ def describe() -> str:
         from pywg.datapath.compiled import cipher_library
 
         return f"compiled data path, {cipher_library(_cipher())}"
-    from importlib.metadata import version  # takes a tenth of a daemon's start
+    from cryptography import __version__
 
-    return f"portable data path ({reason}), cryptography {version('cryptography')}"
+    return f"portable data path ({reason}), cryptography {__version__}"
 
 
 def _cipher() -> str | None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import pywg
 from tests.system.net import TOOLS, CommandError, Host, HostTask, Lab, eventually
 from tests.system.programs import PROGRAMS
 from tests.system.tunnel import WG, Key, Station, hostport, make_station, make_tunnel
@@ -825,7 +826,13 @@ def test_it_becomes_another_user_and_still_removes_its_socket(lab: Lab) -> None:
     host = tunnel.left.machine.host
     tunnel.left.stop()
     eventually("the first daemon has ended", lambda: not daemons(host))
-    host.run(PYWGD, WG, env={"PYWG_USER": "nobody"})
+    # Nobody may read the modules there: whatever is needed has to be loaded before.
+    closed, package = "/run/closed", pathlib.Path(pywg.__file__).parent
+    host.run("mkdir", closed)
+    host.run("mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", closed)
+    host.run("mkdir", f"{closed}/pywg")
+    host.run("mount", "--bind", package, f"{closed}/pywg")
+    host.run(PYWGD, WG, env={"PYWG_USER": "nobody", "PYTHONPATH": closed})
     process = gives_up(host)
     eventually("it is nobody", lambda: set(status_of_process(process)["Uid"].split()) == {"65534"})
     tunnel.left.is_up = False
