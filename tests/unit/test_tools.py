@@ -20,9 +20,10 @@ def test_beside_it():
 """
 
 
-def played(directory: pathlib.Path, tests: str) -> subprocess.CompletedProcess[str]:
+def played(directory: pathlib.Path, tests: str, *chosen: str) -> subprocess.CompletedProcess[str]:
     (directory / "test_it.py").write_text(tests)
-    command = [str(TEST_TWICE), sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "test_it.py"]
+    command = [str(TEST_TWICE), sys.executable, "-m", "pytest", "-q", "-p", "no:randomly"]
+    command += chosen or ["test_it.py"]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
 
 
@@ -31,6 +32,14 @@ def test_what_fails_once_is_played_again_without_the_others(tmp_path: pathlib.Pa
     assert done.returncode == 0, done.stdout
     assert "1 failed beside the others" in done.stdout
     assert (tmp_path / "count").read_text() == "x"
+
+
+def test_that_holds_also_where_single_tests_were_chosen(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "test_other.py").write_text("def test_other():\n    open('count', 'a').write('y')\n")
+    chosen = [f"test_it.py::test_{name}" for name in ("that_fails_once", "beside_it")]
+    done = played(tmp_path, OF_A_BUSY_MACHINE, *chosen, "test_other.py::test_other")
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "count").read_text() == "xy"
 
 
 def test_what_fails_twice_fails(tmp_path: pathlib.Path) -> None:
