@@ -51,11 +51,11 @@ lint: $(IN_VENV)-test ## ruff and mypy
 	$(BIN)/mypy
 
 test-unit: $(IN_VENV)-test ## modules, the protocol on a virtual clock, both data paths compared; needs no rights
-	$(BIN)/python -m pytest tests/unit tests/spec --cov --cov-report=
+	$(BIN)/python -m pytest -n auto tests/unit tests/spec --cov --cov-report=
 	$(BIN)/coverage report --include='$(COVERED)' --fail-under=95 --skip-covered
 
 test-simulator: $(IN_VENV)-test ## a year of a pair and an hour of a thousand peers, on a virtual clock
-	$(BIN)/python -m pytest tests/simulator
+	$(BIN)/python -m pytest -n auto tests/simulator
 
 test-system: $(IN_VENV)-test ## real tunnels between namespaces, with every peer that is installed
 	@tools/system-packages demo test

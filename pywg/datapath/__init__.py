@@ -40,7 +40,7 @@ def open_datapath(tun: Tun) -> DataPath:
 
 
 def load() -> None:
-    """Import what `open_datapath` needs: a daemon may not be allowed to read it when it has become another user.
+    """Import what `open_datapath` needs: whoever a daemon becomes may not be able to read it later.
 
     Raises PywgError where `open_datapath` would.
     """
