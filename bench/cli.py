@@ -76,20 +76,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="do not take up an unfinished run")
     parser.add_argument("--retry", action="store_true", help="take the rounds anew in which something failed")
     parser.add_argument(
-        "--from", type=pathlib.Path, dest="source", metavar="FILE", help="measure nothing, report this run"
-    )
-    parser.add_argument(
         "--reference", choices=PROGRAMS, default=tables.REFERENCE, metavar="NAME", help="what ratios are to"
+    )
+    add_reporting(parser, PUBLISHED, "page, plots and JSON")
+    return parser.parse_args(arguments)
+
+
+def add_reporting(parser: argparse.ArgumentParser, published: pathlib.Path, what: str) -> None:
+    """The options that report a run: `source` and `publish`."""
+    parser.add_argument(
+        "--from", type=pathlib.Path, dest="source", metavar="FILE", help="measure nothing, report this run"
     )
     parser.add_argument(
         "--publish",
         nargs="?",
         type=pathlib.Path,
-        const=PUBLISHED,
+        const=published,
         metavar="FOLDER",
-        help=f"write page, plots and JSON; default: {_shown(PUBLISHED)}",
+        help=f"write {what}; default: {_shown(published)}",
     )
-    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:

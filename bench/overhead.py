@@ -63,17 +63,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help=f"of the run; default: {cli._shown(STATE)}",
     )
-    parser.add_argument(
-        "--from", type=pathlib.Path, dest="source", metavar="FILE", help="measure nothing, report this run"
-    )
-    parser.add_argument(
-        "--publish",
-        nargs="?",
-        type=pathlib.Path,
-        const=PUBLISHED,
-        metavar="FOLDER",
-        help=f"write page and JSON; default: {cli._shown(PUBLISHED)}",
-    )
+    cli.add_reporting(parser, PUBLISHED, "page and JSON")
     return parser.parse_args(arguments)
 
 

@@ -55,9 +55,6 @@ class Used:
     left: float = 0.0
     right: float = 0.0
 
-    def per_end(self) -> float:
-        return (self.left + self.right) / 2
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Started:

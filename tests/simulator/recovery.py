@@ -28,7 +28,6 @@ class Recovery:
         self._world = world
         self._machine = machine
         self._hub = world.hub
-        self._healed = world.now
         self._begun: float | None = None
         self._bound = 0.0
         self._knowing = True
