@@ -20,6 +20,7 @@ when all have been filled. Likewise incoming, where windows and joining come aft
 That is left out as long as there are no processors to show what it gains.
 """
 
+import os
 import socket
 import threading
 
@@ -27,14 +28,14 @@ from pywg.datapath.base import BURST as _BURST, BURST_BUCKETS as _BURST_BUCKETS,
 from pywg.datapath.tap import Tapped
 from pywg.device.constants import HANDSHAKE_TOS as _HANDSHAKE_TOS
 from pywg.device.session import Activity, Report
-from pywg.errors import DropReason, PywgError
+from pywg.errors import DropReason, PywgError, remedy
 from pywg.noise.primitives import xaead_seal_address
 from pywg.tun.base import TunGoneError
 from pywg.wire.endpoint import Endpoint, LocalAddress
 
 from libc.errno cimport (
-    EADDRNOTAVAIL, EAGAIN, EBADF, EHOSTUNREACH, EINTR, EINVAL, EIO, EMSGSIZE, ENETUNREACH, ENODEV, ENXIO,
-    errno as c_errno,
+    EADDRNOTAVAIL, EAGAIN, EBADF, EHOSTUNREACH, EINTR, EINVAL, EIO, EMSGSIZE, ENETUNREACH, ENODEV, ENOMEM,
+    ENXIO, errno as c_errno,
 )
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -2014,7 +2015,9 @@ cdef class CompiledDataPath:
     cdef size_t _xaead_seal  # libsodium's function
 
     def __cinit__(self, tun, cipher=None):
+        global c_errno
         cdef aead_backend backend
+        cdef int code
         self._peers = {}
         reason = available()
         if reason is not None:
@@ -2024,9 +2027,13 @@ cdef class CompiledDataPath:
             raise PywgError("the compiled data path needs a tunnel device with a descriptor")
         self._tun = tun
         self._xaead_seal = xaead_seal_address()
+        c_errno = 0
         self._plane = plane_new(backend)
         if self._plane == NULL:
-            raise MemoryError
+            code = c_errno
+            if code == 0 or code == ENOMEM:
+                raise MemoryError
+            raise OSError(code, f"the compiled data path cannot be made: {os.strerror(code)}{remedy(code)}")
         self._plane.tun_fd = tun.fileno()
         self._plane.vnet = tun.offload.vnet_hdr
         self._plane.uso = tun.offload.uso

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import pathlib
 import random
+import resource
 import select
 import struct
 import threading
@@ -41,6 +44,31 @@ def _rig() -> Iterator[twins.Rig]:
 def handshake(size: int, kind: int = 1, *, right: bool = True) -> bytes:
     head = struct.pack("<I", kind) + random.Random(size).randbytes(size - 36)
     return head + (cookie.mac1(MAC1_KEY, head) if right else bytes(16)) + bytes(16)
+
+
+# --- Making it. -------------------------------------------------------------------------------------------
+
+
+def test_without_descriptors_to_be_had_it_says_so_and_keeps_none() -> None:
+    tun, descriptors = twins.SocketTun(SUPER, 1420), pathlib.Path("/proc/self/fd")
+    before, limit = list(descriptors.iterdir()), resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(free := os.dup(tun.fileno()))
+    refusals = []
+    try:
+        for more in range(100):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, limit[1]))
+            try:
+                compiled.CompiledDataPath(tun)
+                break
+            except OSError as error:
+                refusals.append(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        tun.close()
+    assert len(refusals) >= 3, "it takes three"
+    assert {error.errno for error in refusals} == {errno.EMFILE}
+    assert "`ulimit -n`" in str(refusals[0])
+    assert len(list(descriptors.iterdir())) == len(before) - 2, "the tunnel device's are closed"
 
 
 # --- Ciphers. ---------------------------------------------------------------------------------------------
