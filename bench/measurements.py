@@ -52,6 +52,7 @@ class Settings:
 class Figure:
     """One number of a sample.
 
+    label: what it is of; figures of one measurement with the same label tell the same thing in other units.
     better: "higher", "lower", or empty where it is no merit. beside: the program its ratio is to, if that is
     a fixed one. fault: it counts what should not happen, and is told only where it did.
     """

@@ -76,13 +76,18 @@ def medians(run: Run) -> str:
 
 
 def ratios(run: Run, reference: str = REFERENCE) -> str:
-    """One row per figure: the median of the ratios that each program has to the reference, round by round."""
+    """One row per figure: the median of the ratios that each program has to the reference, round by round.
+
+    What is told in several units has one ratio, and one row.
+    """
     to = reference_of(run, reference)
     others = [program for program in run.plan.programs if program != to]
     body = []
+    told = set()
     for measurement, figure in figures(run):
-        if figure.fault or not figure.better:
+        if figure.fault or not figure.better or (measurement.name, figure.label) in told:
             continue
+        told.add((measurement.name, figure.label))
         beside = figure.beside if figure.beside in run.plan.programs else to
         theirs = run.by_round(measurement.name, figure.name, beside)
         cells = [

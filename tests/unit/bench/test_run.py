@@ -96,6 +96,20 @@ def test_a_far_path_is_compared_with_the_bare_one():
     assert "TCP (over bare) | higher | **0.94** | – |" in tables.ratios(run)
 
 
+def test_the_ratio_of_one_thing_in_two_units_is_told_once():
+    run = make_run()
+    run.plan = dataclasses.replace(PLAN, measurements=("udp64", "udp1372"))
+    run.samples = [
+        make_sample(name, 1, program, kpps=rate, gigabits=rate * 0.011, lost=50.0)
+        for program, rate in (("pywg", 50.0), ("wireguard-go", 10.0))
+        for name in run.plan.measurements
+    ]
+    assert tables.ratios(run).count("UDP, 64 bytes, delivered") == 1
+    assert tables.ratios(run).count("UDP, 1372 bytes, delivered") == 1
+    assert "| UDP, 1372 bytes, delivered, kpps | 50 |" in tables.medians(run)
+    assert "| UDP, 1372 bytes, delivered, Gbit/s | 0.55 |" in tables.medians(run)
+
+
 def test_faults_are_told_only_where_there_are_some():
     run = make_run()
     run.plan = dataclasses.replace(PLAN, measurements=("ping",))
