@@ -60,10 +60,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--peers", metavar="NAMES", help=f"programs: {', '.join(PROGRAMS)}; default: all of them"
     )
     parser.add_argument(
-        "--rounds", type=_positive_int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}"
+        "--rounds", type=positive_int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}"
     )
     parser.add_argument(
-        "--seconds", type=_positive, default=SECONDS, metavar="S", help=f"of each load; default: {SECONDS:g}"
+        "--seconds", type=positive, default=SECONDS, metavar="S", help=f"of each load; default: {SECONDS:g}"
     )
     parser.add_argument("--list", action="store_true", help="say what can be measured, and leave")
     parser.add_argument(
@@ -71,7 +71,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=pathlib.Path,
         default=STATE,
         metavar="FILE",
-        help=f"of the run; default: {_shown(STATE)}",
+        help=f"of the run; default: {shown(STATE)}",
     )
     parser.add_argument("--fresh", action="store_true", help="do not take up an unfinished run")
     parser.add_argument("--retry", action="store_true", help="take the rounds anew in which something failed")
@@ -93,7 +93,7 @@ def add_reporting(parser: argparse.ArgumentParser, published: pathlib.Path, what
         type=pathlib.Path,
         const=published,
         metavar="FOLDER",
-        help=f"write {what}; default: {_shown(published)}",
+        help=f"write {what}; default: {shown(published)}",
     )
 
 
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
         print(f"bench: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_REFUSED
     except KeyboardInterrupt:
-        print(f"\nbench: stopped; the same command goes on with {_shown(options.state)}", file=sys.stderr)
+        print(f"\nbench: stopped; the same command goes on with {shown(options.state)}", file=sys.stderr)
         return EXIT_STOPPED
     return EXIT_FAILED if any(sample.error for sample in run.samples) else 0
 
@@ -140,13 +140,13 @@ def make_plan(options: argparse.Namespace) -> Plan:
     """What the options ask for. Raises RefusedError for unknown names."""
     if options.only:
         try:
-            chosen = choose(_words(options.only))
+            chosen = choose(words_of(options.only))
         except LookupError as error:
             raise RefusedError(f"there is no measurement {error.args[0]!r}; --list shows all") from None
     else:
         chosen = [measurement for measurement in MEASUREMENTS.values() if not measurement.missing()]
         _say_left_out([measurement for measurement in MEASUREMENTS.values() if measurement.missing()])
-    programs = _words(options.peers) if options.peers else list(PROGRAMS)
+    programs = words_of(options.peers) if options.peers else list(PROGRAMS)
     for name in programs:
         if name not in PROGRAMS:
             raise RefusedError(f"there is no program {name!r}; there are {', '.join(PROGRAMS)}")
@@ -194,11 +194,11 @@ def measure(options: argparse.Namespace) -> Run:
     check(plan)
     run = None if options.fresh else take_up(options.state, plan, retry=options.retry)
     if run is None:
-        _put_aside(options.state)
+        put_aside(options.state)
         run = record.new_run(plan, _command(options))
     missing = run.missing()
     about = runner.clock(runner.seconds_of(run, missing))
-    print(f"{len(missing)} samples, about {about}; they go to {_shown(options.state)}", file=sys.stderr)
+    print(f"{len(missing)} samples, about {about}; they go to {shown(options.state)}", file=sys.stderr)
     run.save(options.state)
     runner.take(run, options.state)
     return run
@@ -226,7 +226,7 @@ def take_up(state: pathlib.Path, plan: Plan, *, retry: bool = False) -> Run | No
         return None
     run.forget_broken_round()
     print(
-        f"taking up {_shown(state)}: {len(run.samples)} of {len(run.steps())} samples are there",
+        f"taking up {shown(state)}: {len(run.samples)} of {len(run.steps())} samples are there",
         file=sys.stderr,
     )
     return run
@@ -241,7 +241,7 @@ def finish(run: Run, options: argparse.Namespace) -> None:
         print(f"failed:\n{failed}")
     if options.publish:
         publish(run, options.publish, options.reference)
-        print(f"page, plots and JSON are in {_shown(options.publish)}", file=sys.stderr)
+        print(f"page, plots and JSON are in {shown(options.publish)}", file=sys.stderr)
 
 
 def publish(run: Run, folder: pathlib.Path, reference: str) -> None:
@@ -273,25 +273,28 @@ def _command(options: argparse.Namespace) -> str:
     return shlex.join([*words, "--rounds", str(options.rounds), "--seconds", f"{options.seconds:g}"])
 
 
-def _put_aside(state: pathlib.Path) -> None:
+def put_aside(state: pathlib.Path) -> None:
     """Keep an earlier run under the time of its last sample."""
     if state.exists():
         moment = datetime.datetime.fromtimestamp(state.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
         state.rename(state.with_name(f"{state.stem}-{moment}{state.suffix}"))
 
 
-def _shown(path: pathlib.Path) -> str:
+def shown(path: pathlib.Path) -> str:
+    """The path as it is told: from the current folder where it is in there."""
     try:
         return str(path.absolute().relative_to(pathlib.Path.cwd()))
     except ValueError:
         return str(path)
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of an option that takes several with commas between them."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """The seconds that an option names. Raises argparse.ArgumentTypeError."""
     try:
         value = float(text)
     except ValueError:
@@ -301,7 +304,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
+    """The number above 0 that an option names. Raises argparse.ArgumentTypeError."""
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)

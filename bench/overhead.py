@@ -51,7 +51,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--starts",
-        type=cli._positive_int,
+        type=cli.positive_int,
         default=STARTS,
         metavar="N",
         help=f"how often all is started anew; default: {STARTS}",
@@ -61,7 +61,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=pathlib.Path,
         default=STATE,
         metavar="FILE",
-        help=f"of the run; default: {cli._shown(STATE)}",
+        help=f"of the run; default: {cli.shown(STATE)}",
     )
     cli.add_reporting(parser, PUBLISHED, "page and JSON")
     return parser.parse_args(arguments)
@@ -78,9 +78,9 @@ def main(arguments: list[str]) -> int:
     except FileNotFoundError as error:
         return _end(f"{error.filename}: {error.strerror}", cli.EXIT_REFUSED)
     except (MeasureError, CommandError, AssertionError, OSError, subprocess.SubprocessError) as error:
-        return _end(f"{error}; {cli._shown(options.state)} has the whole starts", cli.EXIT_FAILED)
+        return _end(f"{error}; {cli.shown(options.state)} has the whole starts", cli.EXIT_FAILED)
     except KeyboardInterrupt:
-        return _end(f"stopped; {cli._shown(options.state)} has the whole starts", cli.EXIT_STOPPED)
+        return _end(f"stopped; {cli.shown(options.state)} has the whole starts", cli.EXIT_STOPPED)
     print(comparisons.conditions(run))
     print(comparisons.table(run))
     print(comparisons.instructions(run))
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
         options.publish.mkdir(parents=True, exist_ok=True)
         run.save(options.publish / "results.json")
         (options.publish / "results.md").write_text(comparisons.page(run))
-        print(f"page and JSON are in {cli._shown(options.publish)}", file=sys.stderr)
+        print(f"page and JSON are in {cli.shown(options.publish)}", file=sys.stderr)
     return 0
 
 
@@ -101,7 +101,7 @@ def _end(sentence: str, status: int) -> int:
 
 def chosen(words: str | None) -> list[Comparison]:
     """The comparisons that were asked for. Raises RefusedError for one that there is not."""
-    names = cli._words(words) if words else list(COMPARISONS)
+    names = cli.words_of(words) if words else list(COMPARISONS)
     for name in names:
         if name not in COMPARISONS:
             raise cli.RefusedError(f"there is no comparison {name!r}; there are {', '.join(COMPARISONS)}")
@@ -128,8 +128,8 @@ def measure(options: argparse.Namespace) -> Run:
     counted = counted_of(wanted, variants)
     before = [BUILDING * (1 + ("bare" in variants)), *([COUNTING * len(counted)] if counted else [])]
     steps = [*before, *costs * options.starts]
-    print(f"about {runner.clock(sum(steps))}; it goes to {cli._shown(options.state)}", file=sys.stderr)
-    cli._put_aside(options.state)
+    print(f"about {runner.clock(sum(steps))}; it goes to {cli.shown(options.state)}", file=sys.stderr)
+    cli.put_aside(options.state)
     run.save(options.state)
     with tempfile.TemporaryDirectory(prefix="pywg-bench-builds-") as name:
         folder = pathlib.Path(name)
