@@ -59,9 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--peers", metavar="NAMES", help=f"programs: {', '.join(PROGRAMS)}; default: all of them"
     )
-    parser.add_argument(
-        "--rounds", type=positive_int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}"
-    )
+    parser.add_argument("--rounds", type=positive_int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}")
     parser.add_argument(
         "--seconds", type=positive, default=SECONDS, metavar="S", help=f"of each load; default: {SECONDS:g}"
     )
