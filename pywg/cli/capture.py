@@ -15,6 +15,7 @@ from typing import BinaryIO
 import click
 
 from pywg.errors import PywgError
+from pywg.observe.ownfile import open_own
 from pywg.uapi.client import Client, has_daemon
 from pywg.uapi.error import UapiError
 
@@ -112,7 +113,7 @@ def _open(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
             raise PywgError("a capture is no text: write it into a file, or pipe it into `wireshark -k -i -`")
         return contextlib.nullcontext(sys.stdout.buffer)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = open_own(path)
     except OSError as error:
         raise PywgError(f"{path} cannot be written: {error.strerror}") from None
     return os.fdopen(descriptor, "wb")

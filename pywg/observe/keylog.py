@@ -15,6 +15,7 @@ from pywg.device.peer import Peer
 from pywg.engine import Engine
 from pywg.errors import PywgError
 from pywg.noise.keys import PrivateKey
+from pywg.observe.ownfile import open_own
 
 VARIABLE = "WG_KEYLOGFILE"
 
@@ -44,7 +45,7 @@ def follow(engine: Engine, write: Callable[[str], object]) -> Callable[[], None]
 def open_file(path: str) -> TextIO:
     """Open a key log to add to, for its owner alone. Raises PywgError."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = open_own(path, append=True)
     except OSError as error:
         raise PywgError(f"{VARIABLE}={path} can't be written: {error.strerror}") from None
     return os.fdopen(descriptor, "w", buffering=1, encoding="ascii")

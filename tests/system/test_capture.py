@@ -14,6 +14,7 @@ from tests.system.cases import ping
 from tests.system.conftest import missing
 from tests.system.net import Host, HostTask, Lab, eventually
 from tests.system.programs import PROGRAMS, Program
+from tests.system.test_up_down import status_of
 from tests.system.tunnel import WG, Tunnel, generate_psk, make_tunnel
 
 PYWG = str(pathlib.Path(sys.executable).with_name("pywg"))
@@ -86,6 +87,16 @@ def test_without_secrets_nothing_decrypts_and_no_key_is_there(tunnel: Tunnel) ->
     assert fields(host, "icmp", "ip.src") == []
     assert tunnel.left.key.private not in host.run("strings", "-n", "20", WRITTEN)
     assert host.run("stat", "-c%a", WRITTEN).strip() == "600"
+
+
+def test_a_trap_under_the_name_of_the_file_is_told_and_left_alone(tunnel: Tunnel) -> None:
+    host = tunnel.left.machine.host
+    host.write("/run/passwd", "root\n")
+    host.run("sh", "-c", "mkdir -m 1777 /run/shared && ln -s ../passwd /run/shared/it")
+    status, said = status_of(host, PYWG, "capture", WG, "-w", "/run/shared/it", "--secrets")
+    assert status == 1
+    assert "/run/shared/it cannot be written: it is a link, in a folder that everybody may write to" in said
+    assert host.run("cat", "/run/passwd") == "root\n"
 
 
 def test_drops_have_their_reason_as_a_comment(tunnel: Tunnel) -> None:
