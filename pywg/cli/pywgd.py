@@ -325,13 +325,13 @@ def serve(
             runner = asyncio.Runner()
         else:
             runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        if not command.foreground:
-            os.chdir("/")  # not earlier: modules may be found by relative paths
         key_log = None
         if path := environment.get("WG_KEYLOGFILE"):
             from pywg.observe.keylog import open_file
 
             key_log = open_file(path)
+        if not command.foreground:
+            os.chdir("/")  # not earlier: modules, and the key log, may be at relative paths
         if sys.platform == "linux":
             from pywg.host import privileges
 

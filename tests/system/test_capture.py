@@ -143,7 +143,7 @@ def test_the_key_log_of_the_environment_opens_what_tcpdump_captured(lab: Lab) ->
     tunnel.left.stop()
     eventually("it has ended", lambda: WG not in host.run("ip", "-o", "link"))
     daemon = str(pathlib.Path(sys.executable).with_name("pywgd"))
-    host.run(daemon, WG, env={"WG_KEYLOGFILE": "/run/keys"})
+    host.run("sh", "-c", f"cd /run && {daemon} {WG}", env={"WG_KEYLOGFILE": "keys"})
     tunnel.left.is_up = False
     dump = host.start("tcpdump", "-Z", "root", "-U", "-w", WRITTEN, "-i", tunnel.left.uplink, "udp")
     eventually("tcpdump listens", lambda: "listening" in dump.output())
