@@ -22,9 +22,11 @@ from pywg.config import parse
 from pywg.config.model import Dialect
 from pywg.config.positions import ConfigError
 from pywg.device import constants
+from pywg.device.events import EventKind
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
 from pywg.errors import DropReason
 from pywg.noise.keys import PresharedKey, PrivateKey
+from pywg.observe.services import services
 from pywg.uapi import format as uapi_format
 from pywg.wire.endpoint import Endpoint
 from pywg.wire.network import Network
@@ -278,6 +280,17 @@ def test_every_key_of_set_is_described_and_no_other():
             if isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant)
         }
         assert set(keys) == has
+
+
+def test_every_request_of_our_own_is_described_and_no_other():
+    engine = None  # they only keep it until somebody asks
+    assert reference("statistics").headings()[1:] == [f"{name}=1" for name in services(engine)]
+
+
+def test_every_kind_of_event_is_described_and_no_other():
+    rows = re.findall(r"^\| (`[^|]+) \|.*\|.*\|$", section(reference("statistics"), "events=1"), re.MULTILINE)
+    described = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert described == {kind.value for kind in EventKind}
 
 
 def test_every_drop_reason_is_described_in_order_and_no_other():
