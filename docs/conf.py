@@ -4,6 +4,7 @@ import inspect
 import re
 
 from docutils import nodes
+from sphinx.writers.manpage import ManualPageTranslator
 
 import pywg
 
@@ -72,7 +73,20 @@ def _without_links(app, doctree, _):
             link.replace_self(link.children)
 
 
+class _ManPage(ManualPageTranslator):
+    """No word is cut at the end of a line: names of options and files can be searched for and copied."""
+
+    def header(self):
+        title, rest = super().header().split("\n", 1)
+        return f"{title}\n.nh\n.ad l\n{rest}"
+
+    def depart_literal_block(self, node):
+        super().depart_literal_block(node)
+        self.body.append(".nh\n")  # the end of an example switches it on again
+
+
 def setup(app):
     """Sphinx calls this once."""
+    app.set_translator("man", _ManPage)
     app.connect("autodoc-process-docstring", _as_paragraphs)
     app.connect("doctree-resolved", _without_links)

@@ -35,7 +35,7 @@ def test_dashboard_and_alerts_use_metrics_that_exist(file: str) -> None:
 
 def test_the_reference_lists_every_metric_and_no_other() -> None:
     page = (ROOT / "docs" / "reference" / "pywg-metrics.md").read_text()
-    rows = re.findall(r"^\| (`(?:pywg|wireguard)_.*?) \|", page, re.MULTILINE)
+    rows = re.findall(r"^(`(?:pywg|wireguard)_[^\n]*`)\n: ", page, re.MULTILINE)
     assert used("\n".join(rows)) == set(families())
 
 
