@@ -221,6 +221,7 @@ cdef enum:
     LIGHT_BYTES = 4096  # no more, is light
     LIGHT_BURSTS = 64  # in a row: one thread will do
     HURRIED_BURSTS = 16  # in a row without a sleep: it does no longer
+    QUICK_ANSWERS = 8  # in a row: the next one is waited for awake
     REPLIES = 64  # cookie replies that go with one system call
     ANSWER_COSTS = 8  # while a socket's buffer fills, one message in so many is answered with a cookie, at most
     ANSWERS_SAVED = 64
@@ -301,6 +302,7 @@ assert REPLIES <= UDP_BATCH
 cdef double NEVER = -1e300
 cdef double ASKED_LASTS = 6.0  # seconds, and once more: longer than until the next try
 cdef double WINK = 5e-6  # seconds; a shorter wait was no sleep
+cdef double QUICK = 200e-6  # seconds; a wait that is longer is slept through
 
 # --- What the directions work with. -----------------------------------------------------------------------
 
@@ -1462,13 +1464,26 @@ cdef inline void give_way(Plane *p) noexcept nogil:
         sched_yield()
 
 
-cdef inline void wait_for(pollfd *fds, int n, int wake) noexcept nogil:
-    """Sleep until one of the descriptors is ready; the first is for waking us."""
+cdef inline int wait_awake(pollfd *fds, int n, double seconds) noexcept nogil:
+    """How many descriptors became ready within that time; whoever else wants the processor gets it."""
+    cdef double until = clock_now() + seconds
+    cdef int ready = poll(fds, n, 0)
+    while ready == 0 and clock_now() < until:
+        sched_yield()
+        ready = poll(fds, n, 0)
+    return ready
+
+
+cdef inline void wait_for(pollfd *fds, int n, int wake, bint awake) noexcept nogil:
+    """Wait until one of the descriptors is ready, at first awake or asleep at once; the first is for waking us."""
     cdef uint64_t value
-    cdef int ready
+    cdef int ready = 0
     fds[0].fd = wake
     fds[0].events = POLLIN
-    ready = poll(fds, n, -1)
+    if awake:
+        ready = wait_awake(fds, n, QUICK)
+    if ready == 0:
+        ready = poll(fds, n, -1)
     if ready > 0 and fds[0].revents:
         read(wake, &value, sizeof(value))
     elif ready < 0 and c_errno != EINTR:
@@ -1490,6 +1505,25 @@ cdef inline bint is_light(int moved, size_t size) noexcept nogil:
     return moved <= LIGHT_FRAMES and size <= LIGHT_BYTES
 
 
+cdef struct Turns:  # of a conversation: one packet answers the other
+    bint last  # the direction of the last packet, as below
+    int quick[2]  # by direction: how often in a row its packet was answered within QUICK, at most QUICK_ANSWERS
+
+
+cdef inline void take_turn(Turns *t, bint out, double waited) noexcept nogil:
+    """Something came in, or was sent out, that long after what came before."""
+    cdef int *quick = &t.quick[t.last]
+    if out == t.last or waited >= QUICK:
+        quick[0] = 0
+    elif quick[0] < QUICK_ANSWERS:
+        quick[0] += 1
+    t.last = out
+
+
+cdef inline bint is_conversation(const Turns *t) noexcept nogil:
+    return t.quick[t.last] == QUICK_ANSWERS
+
+
 cdef void part(Plane *p) noexcept nogil:
     """Have the outgoing thread read the tunnel device again."""
     atomic_set(&p.light, 0)
@@ -1505,7 +1539,7 @@ cdef void outgoing_loop(Plane *p) noexcept nogil:
     memset(fds, 0, sizeof(fds))
     while not atomic_get(&p.stopping):
         if atomic_get(&p.together):
-            wait_for(fds, 1, p.out_wake)
+            wait_for(fds, 1, p.out_wake, False)
             continue
         now = clock_now()
         pthread_mutex_lock(&p.out_lock)
@@ -1528,19 +1562,22 @@ cdef void outgoing_loop(Plane *p) noexcept nogil:
         pause_after(failed)
         if not again and not atomic_get(&p.together):
             asleep_since = clock_now()
-            wait_for(fds, 2, p.out_wake)
+            wait_for(fds, 2, p.out_wake, False)
 
 
 cdef void incoming_loop(Plane *p) noexcept nogil:
     cdef pollfd fds[4]
     cdef bint again, light, failed, soon = False
     cdef int i, got, moved, hurried = 0
-    cdef double now, asleep_since = 0
+    cdef double now, waits_since = 0
+    cdef Turns turns
     memset(fds, 0, sizeof(fds))
+    memset(&turns, 0, sizeof(turns))
     while not atomic_get(&p.stopping):
         now = clock_now()
-        hurried = hurried + 1 if now - asleep_since < WINK else 0
+        hurried = hurried + 1 if now - waits_since < WINK else 0
         again = False
+        moved = 0
         light = True
         failed = False
         pthread_mutex_lock(&p.in_lock)
@@ -1550,6 +1587,8 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
                 got = timed_incoming(p, i, now)
                 failed = failed or p.in_failed
                 again = again or got == UDP_RECEIVE
+                if got > 0:
+                    take_turn(&turns, False, now - waits_since)
                 light = light and is_light(got, p.in_bytes)
             fds[i + 1].fd = p.fds[i]
             fds[i + 1].events = POLLIN
@@ -1570,14 +1609,16 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
                 fds[3].events = POLLIN
         elif not light:
             atomic_set(&p.light, 0)
+        if moved > 0:
+            take_turn(&turns, True, now - waits_since)
         if soon != (fds[3].fd >= 0):
             soon = not soon
             schedule_soon(soon)
         give_way(p)
         pause_after(failed)
         if not again:
-            asleep_since = clock_now()
-            wait_for(fds, 4, p.in_wake)
+            waits_since = clock_now()
+            wait_for(fds, 4, p.in_wake, fds[3].fd >= 0 and is_conversation(&turns))
 
 
 # --- Commands. --------------------------------------------------------------------------------------------

@@ -354,16 +354,23 @@ def test_threads_carry_packets_both_ways_and_report_the_first_activity(rig: twin
     until(lambda: bool(rig.tun.take()), "written")
 
 
+def status_of(thread: str) -> pathlib.Path:
+    """What the kernel says of one of our threads."""
+    (task,) = (t for t in threading.enumerate() if t.name == thread)
+    return pathlib.Path(f"/proc/self/task/{task.native_id}/status")
+
+
+def sleeps(status: pathlib.Path) -> int:
+    """How often that thread has slept."""
+    return int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 def test_one_thread_carries_single_packets_both_ways_until_a_burst_comes(rig: twins.Rig) -> None:
     rig.path.start()
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     rig.path.install(twins.session(1, 11, expires=now + 1000))
-    (thread,) = (t for t in threading.enumerate() if t.name == "pywg-outgoing")
-    status = pathlib.Path(f"/proc/self/task/{thread.native_id}/status")
+    outgoing = status_of("pywg-outgoing")
     counters = iter(range(1000))
-
-    def sleeps() -> int:
-        return int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
     def sent(datagrams: int) -> None:
         for _ in range(datagrams):
@@ -372,25 +379,48 @@ def test_one_thread_carries_single_packets_both_ways_until_a_burst_comes(rig: tw
 
     def round_trips(n: int) -> int:
         """How often the outgoing thread slept while single packets went to and fro."""
-        before = sleeps()
+        before = sleeps(outgoing)
         for _ in range(n):
             rig.tun.deliver(twins.PLAIN + twins.packet(OURS, THEIRS))
             sent(1)
             rig.arrive(0, [twins.data_message(11, next(counters), twins.packet(THEIRS, OURS))])
             until(lambda: bool(rig.tun.take()), "written")
-        return sleeps() - before
+        return sleeps(outgoing) - before
 
     def burst() -> None:
-        before = sleeps()
+        before = sleeps(outgoing)
         rig.tun.deliver(twins.super_packet(twins.packet(OURS, THEIRS, bytes(30000), protocol=6), 1000))
         sent(30)
-        until(lambda: sleeps() > before, "the outgoing thread works")
+        until(lambda: sleeps(outgoing) > before, "the outgoing thread works")
 
     until(lambda: round_trips(10) == 0, "one thread to begin with")
     burst()
     assert round_trips(10) > 0
     until(lambda: round_trips(10) == 0, "one thread again")
     burst()
+
+
+def test_quick_answers_are_waited_for_awake_and_silence_asleep(rig: twins.Rig) -> None:
+    rig.path.start()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    rig.path.install(twins.session(1, 11, expires=now + 1000))
+    rig.remotes[0].settimeout(10)
+    incoming = status_of("pywg-incoming")
+    turns = 100
+    counters = iter(range(1_000_000))
+
+    def sleeps_while_talking() -> int:
+        question = twins.PLAIN + twins.packet(OURS, THEIRS)
+        answers = [twins.data_message(11, next(counters), twins.packet(THEIRS, OURS)) for _ in range(turns)]
+        before = sleeps(incoming)
+        for answer in answers:
+            rig.tun.deliver(question)
+            rig.remotes[0].recv(2048)
+            rig.arrive(0, [answer])
+        return sleeps(incoming) - before
+
+    until(lambda: sleeps_while_talking() < turns // 10, "awake between quick answers")
+    until(lambda: "\nState:\tS" in incoming.read_text(), "asleep when none comes")
 
 
 def test_hand_ups_signal_at_once(rig: twins.Rig) -> None:
