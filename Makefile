@@ -33,13 +33,13 @@ $(BIN)/python:
 $(IN_VENV): $(BIN)/python pyproject.toml $(wildcard setup.py pywg/datapath/*.pyx pywg/datapath/*.pxd pywg/datapath/*.h)
 	$(BIN)/python -m pip install --quiet --editable .
 	@$(BIN)/pywg --version
-	touch $@
+	@touch $@
 
 $(IN_VENV)-%: $(IN_VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --group $*
-	touch $@
+	@touch $@
 
-demo: $(IN_VENV) ## two hosts, a tunnel, a third host behind it; under a minute
+demo: $(IN_VENV) ## two hosts, a tunnel, a third host behind it; half a minute, the first time two
 	@tools/system-packages demo
 	@$(BIN)/python demo/demo.py
 
