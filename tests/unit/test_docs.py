@@ -120,6 +120,26 @@ def test_every_option_of_the_benchmark_is_described_and_no_other(capsys):
     assert terms(section(Page(ROOT / "docs/howto/measure.md"), "Options")) == has
 
 
+def test_the_figures_of_the_readme_are_those_that_were_measured():
+    columns, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in re.findall(r"^\|.*\|$", section(Page(ROOT / "README.md"), "How fast"), re.MULTILINE)
+        if "---" not in line
+    )
+    results = Page(ROOT / "docs/benchmarks/results.md").text
+    measured = {
+        cells[0]: cells
+        for line in re.findall(r"^\|.*\*\*.*\|$", results, re.MULTILINE)
+        for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
+    }
+    header = re.search(r"^\| over wireguard-go \|.*$", results, re.MULTILINE)
+    there = [cell.strip() for cell in header[0].strip("|").split("|")]
+    assert rows
+    for row in rows:
+        cells = [measured[row[0]][there.index(column)] for column in columns]
+        assert [re.sub(r"\*\*([\d.]+)\*\*.*", r"\1", cell) for cell in cells] == row
+
+
 def test_every_target_of_make_is_described_and_no_other():
     has = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     described = terms(section(Page(ROOT / "docs/howto/contribute.md"), "Targets"))
