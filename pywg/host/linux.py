@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pywg.config.model import InterfaceAddress
 from pywg.errors import PywgError, remedy
 from pywg.host.routing import MAIN_TABLE, Rule
+from pywg.host.rtnetlink import RtNetlink
 from pywg.wire.endpoint import Endpoint
 from pywg.wire.network import Network
 
@@ -36,7 +36,7 @@ class LinuxNetwork:
     def __init__(self) -> None:
         """Raises PywgError when there is no netlink."""
         with _sentences("interfaces cannot be reached by netlink"):
-            self._netlink = IPRoute()
+            self._netlink = RtNetlink()
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +48,7 @@ class LinuxNetwork:
 
     def close(self) -> None:
         """Close the netlink socket."""
-        close(self._netlink)
+        self._netlink.close()
 
     def is_kernel_wireguard(self, interface: str) -> bool:
         """Whether the interface is one of the kernel's own WireGuard."""
@@ -59,7 +59,8 @@ class LinuxNetwork:
     def add_address(self, interface: str, address: InterfaceAddress) -> None:
         """Give the interface an address. Raises PywgError."""
         with _sentences(f"{address} cannot be given to {interface}", address.version, "it has it already"):
-            self._netlink.addr(
+            self._netlink(
+                "addr",
                 "add",
                 index=_index(interface),
                 address=str(address.ip),
@@ -74,7 +75,7 @@ class LinuxNetwork:
                 ipaddress.ip_interface(
                     f"{entry.get_attr('IFA_LOCAL') or entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}"
                 )
-                for entry in self._netlink.get_addr(index=_index(interface))
+                for entry in self._netlink("get_addr", index=_index(interface))
             ]
 
     def mtu_of(self, interface: str) -> int:
@@ -85,13 +86,13 @@ class LinuxNetwork:
     def set_mtu_and_up(self, interface: str, mtu: int) -> None:
         """Set the MTU in bytes, and the interface up. Raises PywgError."""
         with _sentences(f"{interface} cannot be set up with an MTU of {mtu}"):
-            self._netlink.link("set", index=_index(interface), mtu=mtu, state="up")
+            self._netlink("link", "set", index=_index(interface), mtu=mtu, state="up")
 
     def delete(self, interface: str) -> None:
         """Delete the interface; one that is gone already is no error. Raises PywgError."""
         with _sentences(f"{interface} cannot be deleted"):
             try:
-                self._netlink.link("del", index=_index(interface))
+                self._netlink("link", "del", index=_index(interface))
             except (NetlinkError, OSError) as error:
                 if _number(error) not in (errno.ENODEV, errno.ENXIO):
                     raise
@@ -101,7 +102,7 @@ class LinuxNetwork:
         if endpoint.scope_id:
             return self._link_mtu(endpoint.scope_id)
         try:
-            routes = self._netlink.route("get", dst=endpoint.host, family=endpoint.family)
+            routes = self._netlink("route", "get", dst=endpoint.host, family=endpoint.family)
         except (NetlinkError, OSError):
             return None
         return self._route_mtu(routes[0]) if routes else None
@@ -109,7 +110,7 @@ class LinuxNetwork:
     def default_mtu(self) -> int | None:
         """The MTU of the IPv4 default route in bytes; None when there is none."""
         with _sentences("the default route cannot be read"):
-            routes = list(self._netlink.get_default_routes(family=socket.AF_INET, table=MAIN_TABLE))
+            routes = self._netlink("get_default_routes", family=socket.AF_INET, table=MAIN_TABLE)
         return self._route_mtu(routes[0]) if routes else None
 
     def networks_of(self, interface: str, version: int) -> set[Network]:
@@ -118,7 +119,7 @@ class LinuxNetwork:
         index = _index(interface)
         everything = ipaddress.IPv4Address(0) if version == 4 else ipaddress.IPv6Address(0)
         with _sentences("the routing table cannot be read"):
-            for route in self._netlink.get_routes(family=_family(version), oif=index, table=MAIN_TABLE):
+            for route in self._netlink("get_routes", family=_family(version), oif=index, table=MAIN_TABLE):
                 if route["type"] == _UNICAST and route.get_attr("RTA_OIF") == index:
                     found.add(Network.parse(f"{route.get_attr('RTA_DST') or everything}/{route['dst_len']}"))
         return found
@@ -128,7 +129,8 @@ class LinuxNetwork:
         scope = {"scope": "link"} if network.version == 4 else {}
         exists = f"`ip -{network.version} route show {network}` shows the route that is there"
         with _sentences(f"{network} cannot be routed through {interface}", network.version, exists):
-            self._netlink.route(
+            self._netlink(
+                "route",
                 "add",
                 dst=str(network),
                 oif=_index(interface),
@@ -143,14 +145,14 @@ class LinuxNetwork:
         with _sentences("the routing tables cannot be read"):
             return {
                 route.get_attr("RTA_TABLE") or route["table"]
-                for route in self._netlink.get_routes(family=_family(version))
+                for route in self._netlink("get_routes", family=_family(version))
             }
 
     def rules(self, version: int) -> list[Rule]:
         """The policy rules of one IP version, in the order in which the kernel asks them."""
         with _sentences("the policy rules cannot be read"):
             try:
-                return [_rule(version, rule) for rule in self._netlink.get_rules(family=_family(version))]
+                return [_rule(version, rule) for rule in self._netlink("get_rules", family=_family(version))]
             except NetlinkError as error:
                 if _number(error) in _NO_IPV6:
                     return []
@@ -159,19 +161,19 @@ class LinuxNetwork:
     def add_rule(self, rule: Rule) -> None:
         """Add a policy rule. Raises PywgError."""
         with _sentences(f"the policy rule '{rule.selector}' cannot be added", rule.version):
-            self._netlink.rule("add", **_rule_attributes(rule))
+            self._netlink("rule", "add", **_rule_attributes(rule))
 
     def delete_rule(self, rule: Rule) -> None:
         """Take a policy rule away; one that is gone already is no error. Raises PywgError."""
         with _sentences(f"the policy rule '{rule.selector}' cannot be deleted"):
             try:
-                self._netlink.rule("del", **_rule_attributes(rule))
+                self._netlink("rule", "del", **_rule_attributes(rule))
             except NetlinkError as error:
                 if _number(error) not in (errno.ENOENT, *_NO_IPV6):
                     raise
 
     def _link(self, index: int) -> Any:
-        return self._netlink.link("get", index=index)[0]
+        return self._netlink("link", "get", index=index)[0]
 
     def _link_mtu(self, index: int) -> int | None:
         try:
@@ -187,15 +189,6 @@ class LinuxNetwork:
             return int(mtu)
         index = route.get_attr("RTA_OIF")
         return None if index is None else self._link_mtu(index)
-
-
-def close(netlink: IPRoute) -> None:
-    """Close a netlink socket, also one of which a call has failed: that error would come again."""
-    try:
-        netlink.close()
-    except OSError:
-        with contextlib.suppress(AttributeError):  # it comes before the event loop is closed
-            netlink.asyncore.local.event_loop.close()
 
 
 def _rule(version: int, message: Any) -> Rule:

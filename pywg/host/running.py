@@ -15,12 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pywg.config.model import InterfaceAddress
 from pywg.errors import PywgError, remedy
-from pywg.host.linux import close
+from pywg.host.rtnetlink import RtNetlink
 from pywg.wire.network import Network
 
 _BOOT = 3
@@ -38,11 +37,11 @@ class RunningInterface:
     def __init__(self, interface: str) -> None:
         self.interface = interface
         with _sentences("interfaces cannot be reached by netlink"):
-            self._netlink = IPRoute()
+            self._netlink = RtNetlink()
         try:
             self._index = socket.if_nametoindex(interface)
         except OSError:
-            close(self._netlink)
+            self._netlink.close()
             raise PywgError(f"there is no interface {interface} here") from None
 
     def __enter__(self) -> Self:
@@ -51,7 +50,7 @@ class RunningInterface:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        close(self._netlink)
+        self._netlink.close()
 
     def addresses(self) -> list[InterfaceAddress]:
         """Its addresses with their prefix lengths, in the kernel's order. Raises PywgError."""
@@ -60,18 +59,18 @@ class RunningInterface:
                 ipaddress.ip_interface(
                     f"{entry.get_attr('IFA_LOCAL') or entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}"
                 )
-                for entry in self._netlink.get_addr(index=self._index)
+                for entry in self._netlink("get_addr", index=self._index)
             ]
 
     def mtu(self) -> int:
         """Bytes. Raises PywgError."""
         with _sentences(f"the interface {self.interface} cannot be read"):
-            return int(self._netlink.link("get", index=self._index)[0].get_attr("IFLA_MTU"))
+            return int(self._netlink("link", "get", index=self._index)[0].get_attr("IFLA_MTU"))
 
     def set_mtu(self, mtu: int) -> None:
         """Bytes. Raises PywgError."""
         with _sentences(f"{self.interface} cannot be given an MTU of {mtu}"):
-            self._netlink.link("set", index=self._index, mtu=mtu)
+            self._netlink("link", "set", index=self._index, mtu=mtu)
 
     def routes(self, table: int) -> set[Network]:
         """The networks that were routed through it by hand, by a hook, or by `up`. Raises PywgError."""
@@ -84,14 +83,15 @@ class RunningInterface:
     def delete_address(self, address: InterfaceAddress) -> None:
         """Take an address away; one that is gone already is no error. Raises PywgError."""
         with _sentences(f"{address} cannot be taken from {self.interface}", _GONE):
-            self._netlink.addr(
-                "del", index=self._index, address=str(address.ip), prefixlen=address.network.prefixlen
+            self._netlink(
+                "addr", "del", index=self._index, address=str(address.ip), prefixlen=address.network.prefixlen
             )
 
     def delete_route(self, network: Network, table: int) -> None:
         """Take a route away; one that is gone already is no error. Raises PywgError."""
         with _sentences(f"the route of {network} through {self.interface} cannot be deleted", _GONE):
-            self._netlink.route(
+            self._netlink(
+                "route",
                 "del",
                 dst=str(network),
                 oif=self._index,
@@ -120,7 +120,7 @@ class RunningInterface:
         for version in (4, 6):
             everything = ipaddress.IPv4Address(0) if version == 4 else ipaddress.IPv6Address(0)
             with _sentences("the routing table cannot be read"):
-                found = list(self._netlink.get_routes(family=_family(version), oif=self._index, table=table))
+                found = self._netlink("get_routes", family=_family(version), oif=self._index, table=table)
             for route in found:
                 if route["type"] == 1 and route.get_attr("RTA_OIF") == self._index:
                     destination = route.get_attr("RTA_DST") or everything

@@ -18,7 +18,7 @@ CALLS = ("sendmsg", "sendmmsg", "recvmsg", "recvmmsg", "read", "write", "writev"
 CALLS += ("socket", "bind", "setsockopt", "accept", "recv", "ioctl", "getsockname", "open", "send")
 CALLS += ("setrlimit",)
 ANY, UDP, TUN, NETLINK, UNIX = range(5)
-RULE = struct.Struct("=iiiIQQ")
+RULE = struct.Struct("=iiiIQQQ")
 CLOCKS = struct.Struct("=qq")
 SUCCEED = -1
 """In place of an errno: the call says that it succeeded, and is not made."""
@@ -55,13 +55,15 @@ class Faults:
         return dataclasses.replace(program, environment=(*program.environment, *added.items()))
 
     @contextmanager
-    def failing(self, call: str, kind: int, error: int, every: int = 1, only: int = 0) -> Iterator[None]:
-        """Let calls on a descriptor of this kind fail: every so manieth, or just number -`every`.
+    def failing(
+        self, call: str, kind: int, error: int, every: int = 1, *, only: int = 0, times: int = 1
+    ) -> Iterator[None]:
+        """Let calls on a descriptor of this kind fail: every so manieth, or `times` from number -`every` on.
 
         only: the family of a socket, `option(level, name)` of setsockopt, the request of an ioctl; 0: any.
         """
         at = CALLS.index(call) * RULE.size
-        RULE.pack_into(self._rules, at, 0, kind, every, only, 0, 0)
+        RULE.pack_into(self._rules, at, 0, kind, every, only, times, 0, 0)
         struct.pack_into("=i", self._rules, at, error)
         try:
             yield
@@ -78,7 +80,7 @@ class Faults:
 
     def failed(self, call: str) -> int:
         """How many calls have failed since they were told to."""
-        return int(RULE.unpack_from(self._rules, CALLS.index(call) * RULE.size)[5])
+        return int(RULE.unpack_from(self._rules, CALLS.index(call) * RULE.size)[6])
 
 
 def option(level: int, name: int) -> int:

@@ -241,13 +241,13 @@ def test_wherever_netlink_fails_up_undoes_everything_and_says_what_failed(lab: L
     host.run(PYWG, "down", path)
     before = everything(host)
     failed = 0
-    for call, kind, only, error, calls in (
-        ("send", NETLINK, 0, errno.ENOBUFS, range(2, 32, 7)),
-        ("recv", NETLINK, 0, errno.ENOMEM, range(2, 32, 8)),
-        ("socket", ANY, socket.AF_NETLINK, errno.EMFILE, (1,)),
+    for call, kind, only, error, calls, times in (
+        ("send", NETLINK, 0, errno.ENOBUFS, range(2, 32, 7), 2),  # what gets no answer is asked once more
+        ("recv", NETLINK, 0, errno.ENOMEM, range(2, 32, 8), 1),
+        ("socket", ANY, socket.AF_NETLINK, errno.EMFILE, (1,), 1),
     ):
         for number in calls:
-            with faults.failing(call, kind, error, every=-number, only=only):
+            with faults.failing(call, kind, error, every=-number, only=only, times=times):
                 status, printed = status_of(host, PYWG, "up", path, env=faults.environment("pywg"))
                 assert faults.failed(call), f"there is no {call} number {number}"
             *_, last = printed.splitlines()
@@ -261,7 +261,38 @@ def test_wherever_netlink_fails_up_undoes_everything_and_says_what_failed(lab: L
                 assert last.startswith(("pywg: ", f"{path}:")), what
                 assert os.strerror(error) in last, what
             assert everything(host) == before, what
-    assert failed > 5
+    assert failed > 3
+
+
+RELOADED = """[Interface]
+PrivateKey = {private}
+Address = {address}
+MTU = {mtu}
+[Peer]
+PublicKey = {public}
+AllowedIPs = {allowed}
+"""
+
+
+def test_a_lost_answer_of_netlink_stops_no_reload(lab: Lab, faults: Faults) -> None:
+    host, path = lab.host("host"), "/run/wg0.conf"
+    keys = {"private": Key.generate().private, "public": Key.generate().public}
+    one = {"address": "10.9.0.1/24, fd09::1/64", "mtu": 1400, "allowed": "10.8.0.0/24, fd08::/64"}
+    other = {"address": "10.9.0.2/24, fd0a::1/64", "mtu": 1410, "allowed": "10.7.0.0/24, fd07::/64"}
+    files = [RELOADED.format(**keys, **values) for values in (one, other)]
+    states = []
+    for file in files:
+        host.write(path, file)
+        host.run(PYWG, "reload" if states else "up", path)
+        states.append(everything(host))
+    assert states[0] != states[1]
+    for turn, number in enumerate(range(11, 23, 3)):
+        host.write(path, files[turn % 2])
+        with faults.failing("recv", NETLINK, errno.ENOBUFS, every=-number):
+            status, printed = status_of(host, PYWG, "reload", path, env=faults.environment("pywg"))
+            assert faults.failed("recv"), f"there is no recv number {number}"
+        assert status == 0, f"recv number {number}: {printed}"
+        assert everything(host) == states[turn % 2], f"recv number {number}: {printed}"
 
 
 def test_who_may_not_look_into_the_folder_of_files_is_told_to_be_root(lab: Lab) -> None:

@@ -4,8 +4,9 @@
  *
  * The file is an array of struct rule, one for each call below, in that order. A call fails with `error` when
  * its rule has one, its descriptor is of the kind and its argument the one that the rule names, and its number
- * is a multiple of `every`, or -`every`. It is not made then, so that what waited to be read waits still; a
- * write that fails is lost. An error of -1 is no error: the call says that it succeeded, and is not made.
+ * is a multiple of `every`, or one of `times` from -`every` on. It is not made then, so that what waited to be
+ * read waits still; a write that fails is lost. An error of -1 is no error: the call says that it succeeded, and
+ * is not made.
  * Behind the rules stand the seconds that the wall clock is to be off, and those that the machine is to have
  * slept: the clock that counts them jumps, the monotonic one does not, and timers on the first that are due by
  * then ring. */
@@ -42,6 +43,7 @@ struct rule {
     int32_t kind;
     int32_t every;
     uint32_t only;   /* the family of a socket, level << 16 | option, the request of an ioctl; 0: any */
+    uint64_t times;
     uint64_t calls;  /* that the rule is for, since it was made */
     uint64_t failed; /* of them, made to */
 };
@@ -113,7 +115,7 @@ static int fails(enum call call, int fd, uint32_t argument) {
     if (!fits)
         return 0;
     uint64_t number = __atomic_add_fetch(&rule->calls, 1, __ATOMIC_RELAXED);
-    if (rule->every < 0 ? number != (uint64_t)-rule->every : number % (uint64_t)rule->every)
+    if (rule->every < 0 ? number - (uint64_t)-rule->every >= rule->times : number % (uint64_t)rule->every)
         return 0;
     __atomic_add_fetch(&rule->failed, 1, __ATOMIC_RELAXED);
     if (error < 0)
