@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import pathlib
 import subprocess
@@ -13,7 +14,7 @@ from typing import TextIO
 
 from bench import procfs
 from bench.measurements import MEASUREMENTS, Settings
-from bench.programs import PROGRAMS
+from bench.programs import PROGRAMS, REPOSITORY
 from bench.record import Run, Sample
 from bench.rig import CommandError, MeasureError
 
@@ -22,6 +23,8 @@ Report = Callable[[str], None]
 
 def take(run: Run, path: pathlib.Path) -> None:
     """Take every sample that the plan still lacks; the file is saved after each."""
+    # As pip does when it installs: else each start of a program from a tree that is worked in compiles it.
+    compileall.compile_dir(REPOSITORY / "pywg", quiet=2)
     with tempfile.TemporaryDirectory(prefix="pywg-bench-shared-") as directory:
         settings = Settings(run.plan.seconds, pathlib.Path(directory))
         missing = run.missing()
