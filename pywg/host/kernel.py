@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pywg.device.snapshot import DeviceSnapshot, PeerSnapshot
-from pywg.errors import PywgError
+from pywg.errors import PywgError, remedy
+from pywg.host.rtnetlink import Rtnetlink
 from pywg.noise.keys import PresharedKey, PrivateKey, PublicKey
 from pywg.uapi.error import UapiError
 from pywg.uapi.format import AllowedIpChange, DeviceChange, PeerChange
@@ -38,12 +39,6 @@ _ALLOWED_IP_REMOVE_ME = 1
 
 _SOCKADDR_IN = struct.Struct("=H2s4s8x")
 _SOCKADDR_IN6 = struct.Struct("=H2s4x16sI")
-_NLMSGHDR = struct.Struct("=IHHII")
-_IFINFOMSG = struct.Struct("=BxHiII")
-_I32 = struct.Struct("=i")
-_RTM_NEWLINK = 16
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
-_NESTED = 0x8000
 _TIMESPEC = struct.Struct("=qq")
 
 
@@ -59,50 +54,26 @@ def is_loaded() -> bool:
 
 
 def make_interface(interface: str) -> None:
-    """Make a device of the kernel's WireGuard, which is loaded if need be. Raises PywgError.
-
-    Straight over netlink, as most kernels here answer no, and pyroute2 would take 0.3 s to ask.
-    """
-    attributes = _nla(_IFLA_IFNAME, os.fsencode(interface) + b"\0")
-    attributes += _nla(_IFLA_LINKINFO | _NESTED, _nla(_IFLA_INFO_KIND, FAMILY.encode()))
-    body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + attributes
-    flags = 0x605  # NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE
-    number = 0
+    """Make a device of the kernel's WireGuard, which is loaded if need be. Raises PywgError."""
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
-            sock.bind((0, 0))
-            sock.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), _RTM_NEWLINK, flags, 1, 0) + body)
-            number = -_I32.unpack_from(sock.recv(65536), _NLMSGHDR.size)[0]
+        with Rtnetlink() as netlink:
+            netlink.make_link(interface, FAMILY)
     except OSError as error:
-        number = error.errno or errno.EIO
-    if number:
         hint = "is its module installed? `modprobe wireguard`; `--backend userspace` does without"
-        reason = os.strerror(number)
-        raise PywgError(f"the kernel makes no WireGuard interface {interface}: {reason}; {hint}")
-
-
-def _nla(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+        reason = os.strerror(error.errno or errno.EIO)
+        raise PywgError(f"the kernel makes no WireGuard interface {interface}: {reason}; {hint}") from None
 
 
 def list_interfaces() -> list[str]:
     """The kernel's WireGuard interfaces in this network namespace, in its order. Raises UapiError."""
     if not exists():
         return []
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
     try:
-        with IPRoute() as route:
-            links = list(route.get_links())
-    except NetlinkError as error:
-        raise _failed(error) from None
-    names = []
-    for link in links:
-        info = link.get_attr("IFLA_LINKINFO")
-        if info is not None and info.get_attr("IFLA_INFO_KIND") == FAMILY:
-            names.append(str(link.get_attr("IFLA_IFNAME")))
-    return names
+        with Rtnetlink() as netlink:
+            return [link.name for link in netlink.links() if link.kind == FAMILY]
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise UapiError(number, f"{os.strerror(number)}{remedy(number)}") from None
 
 
 def get(interface: str) -> DeviceSnapshot:
@@ -268,11 +239,7 @@ def _request(interface: str, messages: Any, *, dump: bool) -> Iterator[Any]:
                 flags = NLM_F_REQUEST | (NLM_F_DUMP if dump else NLM_F_ACK)
                 yield from kernel.nlm_request(message, msg_type=kernel.prid, msg_flags=flags)
     except NetlinkError as error:
-        raise _failed(error) from None
-
-
-def _failed(error: Any) -> UapiError:
-    return UapiError(error.code, os.strerror(error.code))
+        raise UapiError(error.code, os.strerror(error.code)) from None
 
 
 def _message_class() -> Any:

@@ -27,11 +27,13 @@ from pywg.errors import PywgError
 from pywg.host import control, state
 from pywg.host.dns import choose_dns, recall_dns
 from pywg.host.firewall import Firewall, Installed
+from pywg.host.linux import LinuxNetwork
 from pywg.host.monitor import monitor_runs, start_or_warn, stop_monitor, watched_peers
 from pywg.host.names import interface_exists, require_network_rights
 from pywg.host.peernames import tell_names
 from pywg.host.resolve import resolve_all
 from pywg.host.routing import MAIN_TABLE, choose_mtu, routes_to_add, table_number
+from pywg.host.running import RunningInterface
 from pywg.host.state import State
 from pywg.host.steps import Steps, Undo, placed
 from pywg.host.tunnel import add_default_routes, require_wireguard, rules_left
@@ -338,9 +340,6 @@ def _alone(interface: str) -> Iterator[None]:
 
 
 def _reload(argument: str, loaded: Loaded, kept: State | None, say: Say) -> None:
-    from pywg.host.linux import LinuxNetwork  # noqa: PLC0415  0.3 s that errors in a file need not wait for
-    from pywg.host.running import RunningInterface  # noqa: PLC0415
-
     interface, config = loaded.location.interface, loaded.config
     given = {} if kept is None else kept.given
     with LinuxNetwork() as network, RunningInterface(interface) as link:

@@ -6,27 +6,19 @@ What adds them is in `linux.py`.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-from pyroute2.netlink.exceptions import NetlinkError
+from typing import Self
 
 from pywg.config.model import InterfaceAddress
 from pywg.errors import PywgError, remedy
-from pywg.host.rtnetlink import RtNetlink
+from pywg.host import rtnetlink
+from pywg.host.rtnetlink import Route, Rtnetlink
 from pywg.wire.network import Network
-
-_BOOT = 3
-"""RTPROT_BOOT: routes that `ip route add` and we add, in contrast to those that come with addresses."""
-
-_ANY_SCOPE = 255
-"""RT_SCOPE_NOWHERE, which a deletion takes for any."""
 
 _GONE = {errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL}
 
@@ -37,7 +29,7 @@ class RunningInterface:
     def __init__(self, interface: str) -> None:
         self.interface = interface
         with _sentences("interfaces cannot be reached by netlink"):
-            self._netlink = RtNetlink()
+            self._netlink = Rtnetlink()
         try:
             self._index = socket.if_nametoindex(interface)
         except OSError:
@@ -55,51 +47,35 @@ class RunningInterface:
     def addresses(self) -> list[InterfaceAddress]:
         """Its addresses with their prefix lengths, in the kernel's order. Raises PywgError."""
         with _sentences(f"the addresses of {self.interface} cannot be read"):
-            return [
-                ipaddress.ip_interface(
-                    f"{entry.get_attr('IFA_LOCAL') or entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}"
-                )
-                for entry in self._netlink("get_addr", index=self._index)
-            ]
+            return self._netlink.addresses(self._index)
 
     def mtu(self) -> int:
         """Bytes. Raises PywgError."""
         with _sentences(f"the interface {self.interface} cannot be read"):
-            return int(self._netlink("link", "get", index=self._index)[0].get_attr("IFLA_MTU"))
+            return self._netlink.link(self._index).mtu
 
     def set_mtu(self, mtu: int) -> None:
         """Bytes. Raises PywgError."""
         with _sentences(f"{self.interface} cannot be given an MTU of {mtu}"):
-            self._netlink("link", "set", index=self._index, mtu=mtu)
+            self._netlink.set_link(self._index, mtu)
 
     def routes(self, table: int) -> set[Network]:
         """The networks that were routed through it by hand, by a hook, or by `up`. Raises PywgError."""
-        return {network for network, protocol in self._all_routes(table) if protocol == _BOOT}
+        return {route.network for route in self._all_routes(table) if route.protocol == rtnetlink.BOOT}
 
     def networks(self, table: int) -> set[Network]:
         """All networks that are routed through it, those of its addresses too. Raises PywgError."""
-        return {network for network, _ in self._all_routes(table)}
+        return {route.network for route in self._all_routes(table)}
 
     def delete_address(self, address: InterfaceAddress) -> None:
         """Take an address away; one that is gone already is no error. Raises PywgError."""
         with _sentences(f"{address} cannot be taken from {self.interface}", _GONE):
-            self._netlink(
-                "addr", "del", index=self._index, address=str(address.ip), prefixlen=address.network.prefixlen
-            )
+            self._netlink.change_address(rtnetlink.DELETE_ADDRESS, self._index, address)
 
     def delete_route(self, network: Network, table: int) -> None:
         """Take a route away; one that is gone already is no error. Raises PywgError."""
         with _sentences(f"the route of {network} through {self.interface} cannot be deleted", _GONE):
-            self._netlink(
-                "route",
-                "del",
-                dst=str(network),
-                oif=self._index,
-                family=_family(network.version),
-                table=table,
-                proto=_BOOT,
-                scope=_ANY_SCOPE,
-            )
+            self._netlink.delete_route(self._index, network, table)
 
     def promotes_secondaries(self) -> bool:
         """Whether deleting the first IPv4 address of a network leaves the others of that network."""
@@ -116,19 +92,14 @@ class RunningInterface:
     def _promotion(name: str) -> Path:
         return Path("/proc/sys/net/ipv4/conf", name, "promote_secondaries")
 
-    def _all_routes(self, table: int) -> Iterator[tuple[Network, int]]:
-        for version in (4, 6):
-            everything = ipaddress.IPv4Address(0) if version == 4 else ipaddress.IPv6Address(0)
-            with _sentences("the routing table cannot be read"):
-                found = self._netlink("get_routes", family=_family(version), oif=self._index, table=table)
-            for route in found:
-                if route["type"] == 1 and route.get_attr("RTA_OIF") == self._index:
-                    destination = route.get_attr("RTA_DST") or everything
-                    yield Network.parse(f"{destination}/{route['dst_len']}"), int(route["proto"])
-
-
-def _family(version: int) -> socket.AddressFamily:
-    return socket.AF_INET if version == 4 else socket.AF_INET6
+    def _all_routes(self, table: int) -> list[Route]:
+        with _sentences("the routing table cannot be read"):
+            return [
+                route
+                for version in (4, 6)
+                for route in self._netlink.routes(version)
+                if (route.kind, route.table, route.interface) == (rtnetlink.UNICAST, table, self._index)
+            ]
 
 
 @contextmanager
@@ -136,7 +107,7 @@ def _sentences(what: str, harmless: set[int] | None = None) -> Iterator[None]:
     """Turn the kernel's errors into PywgError, but for those that are no errors here."""
     try:
         yield
-    except (NetlinkError, OSError) as error:
-        number: Any = error.code if isinstance(error, NetlinkError) else error.errno
+    except OSError as error:
+        number = error.errno
         if number not in (harmless or ()):
             raise PywgError(f"{what}: {os.strerror(number or 0)}{remedy(number)}") from None

@@ -36,8 +36,8 @@ _IFF_UP = 1
 
 _READS_IN_A_ROW = 1000
 
-_NLMSGHDR = struct.Struct("=IHHII")
-_IFINFOMSG = struct.Struct("=BxHiII")
+NLMSGHDR = struct.Struct("=IHHII")
+IFINFOMSG = struct.Struct("=BxHiII")
 _RTGENMSG = struct.Struct("=Bxxx")
 _RTATTR = struct.Struct("=HH")
 _I32 = struct.Struct("=i")
@@ -108,9 +108,9 @@ def link_state_elsewhere(name: str, namespace: int) -> TunState | None:
             nsid = _nsid(sock, namespace)
             if nsid is None:
                 return None
-            body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-            body += _attribute(_IFLA_TARGET_NETNSID, _I32.pack(nsid))
-            body += _attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
+            body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+            body += attribute(_IFLA_TARGET_NETNSID, _I32.pack(nsid))
+            body += attribute(_IFLA_IFNAME, os.fsencode(name) + b"\0")
             reply = _ask(sock, _RTM_GETLINK, body)
     except OSError:
         return None
@@ -119,20 +119,20 @@ def link_state_elsewhere(name: str, namespace: int) -> TunState | None:
 
 def parse_link_message(message: bytes) -> TunState | None:
     """State in one RTM_NEWLINK message, its header included; None when it is something else."""
-    start = _NLMSGHDR.size + _IFINFOMSG.size
-    if len(message) < start or _NLMSGHDR.unpack_from(message)[1] != _RTM_NEWLINK:
+    start = NLMSGHDR.size + IFINFOMSG.size
+    if len(message) < start or NLMSGHDR.unpack_from(message)[1] != _RTM_NEWLINK:
         return None
-    flags = _IFINFOMSG.unpack_from(message, _NLMSGHDR.size)[3]
-    mtu = _attributes(message, start).get(_IFLA_MTU, b"")
+    flags = IFINFOMSG.unpack_from(message, NLMSGHDR.size)[3]
+    mtu = attributes(message, start).get(_IFLA_MTU, b"")
     return TunState(_I32.unpack(mtu)[0], bool(flags & _IFF_UP)) if len(mtu) == _I32.size else None
 
 
 def _nsid(sock: socket.socket, namespace: int) -> int | None:
     """Our number for that namespace, given now if it had none."""
-    body = _RTGENMSG.pack(socket.AF_UNSPEC) + _attribute(_NETNSA_FD, _I32.pack(namespace))
+    body = _RTGENMSG.pack(socket.AF_UNSPEC) + attribute(_NETNSA_FD, _I32.pack(namespace))
     number = _number_in(_ask(sock, _RTM_GETNSID, body))
     if number is None:
-        _ask(sock, _RTM_NEWNSID, body + _attribute(_NETNSA_NSID, _I32.pack(-1)))
+        _ask(sock, _RTM_NEWNSID, body + attribute(_NETNSA_NSID, _I32.pack(-1)))
         number = _number_in(_ask(sock, _RTM_GETNSID, body))
     return number
 
@@ -140,7 +140,7 @@ def _nsid(sock: socket.socket, namespace: int) -> int | None:
 def _number_in(reply: bytes | None) -> int | None:
     if reply is None:
         return None
-    value = _attributes(reply, _NLMSGHDR.size + _RTGENMSG.size).get(_NETNSA_NSID, b"")
+    value = attributes(reply, NLMSGHDR.size + _RTGENMSG.size).get(_NETNSA_NSID, b"")
     number = int(_I32.unpack(value)[0]) if len(value) == _I32.size else -1
     return number if number >= 0 else None
 
@@ -148,18 +148,20 @@ def _number_in(reply: bytes | None) -> int | None:
 def _ask(sock: socket.socket, kind: int, body: bytes) -> bytes | None:
     """The first message that answers; None for an error or an acknowledgement."""
     flags = _NLM_F_REQUEST | (4 if kind == _RTM_NEWNSID else 0)  # 4: NLM_F_ACK, or nothing would answer
-    sock.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, flags, 1, 0) + body)
+    sock.send(NLMSGHDR.pack(NLMSGHDR.size + len(body), kind, flags, 1, 0) + body)
     reply = sock.recv(65536)
-    if len(reply) < _NLMSGHDR.size or _NLMSGHDR.unpack_from(reply)[1] == _NLMSG_ERROR:
+    if len(reply) < NLMSGHDR.size or NLMSGHDR.unpack_from(reply)[1] == _NLMSG_ERROR:
         return None
     return reply
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, with what fills it up to a multiple of four bytes."""
     return _RTATTR.pack(_RTATTR.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def _attributes(message: bytes, at: int) -> dict[int, bytes]:
+def attributes(message: bytes, at: int) -> dict[int, bytes]:
+    """The attributes from there to a message's end, by number; what is cut off is left out."""
     found: dict[int, bytes] = {}
     while at + _RTATTR.size <= len(message):
         length, kind = _RTATTR.unpack_from(message, at)

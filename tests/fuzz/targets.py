@@ -859,10 +859,10 @@ def kernel(data: bytes) -> None:
 
 
 def kernel_seeds() -> Iterator[bytes]:
-    attributes = netlink._attribute(3, b"wg0\0") + netlink._attribute(4, struct.pack("=i", 1420))
+    attributes = netlink.attribute(3, b"wg0\0") + netlink.attribute(4, struct.pack("=i", 1420))
     link = struct.pack("=IHHII", 16 + 16 + len(attributes), 16, 0, 1, 0) + bytes(16) + attributes
     yield b"\0" + link
-    yield b"\0" + struct.pack("=IHHII", 28, 88, 0, 1, 0) + bytes(4) + netlink._attribute(1, bytes(4))
+    yield b"\0" + struct.pack("=IHHII", 28, 88, 0, 1, 0) + bytes(4) + netlink.attribute(1, bytes(4))
     yield b"\x41" + nft._message(2, 0, 4, 1, bytes(4)) + nft._message(2, 0, 10, 2, b"\xfe\xff\xff\xff")
     yield b"\x41" + struct.pack("=IHHII", 20, 2, 0, 1, 0) + struct.pack("=i", -2)
     for source, destination in (("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")):
