@@ -7,6 +7,7 @@ they look at is gathered into a `Subject` first. What changes while one looks is
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +16,7 @@ from pywg.config.model import Config, EndpointName, Peer, merge_peers
 from pywg.config.positions import value_of
 from pywg.device.snapshot import DeviceSnapshot
 from pywg.errors import PywgError, printable
-from pywg.host.state import State
+from pywg.host.state import State, index_of
 from pywg.observe.findings import Finding, short
 
 SIDE_BY_SIDE = 16
@@ -105,6 +106,13 @@ class Subject:
         """Where the file says that a peer is."""
         return next(
             (value_of(p.endpoint) for p in self.peers_of_file() if p.public_key.value.base64 == key), None
+        )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its daemon answers, and the interface itself is in another network namespace."""
+        return (
+            sys.platform.startswith("linux") and self.device is not None and index_of(self.interface) is None
         )
 
     @property

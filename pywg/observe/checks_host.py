@@ -78,6 +78,14 @@ def interface_is_there(subject: Subject) -> Iterator[Finding]:
             subject.up_command,
             severity=Severity.NOTE if subject.given_file else None,
         )
+    elif subject.is_elsewhere:
+        yield subject.finding(
+            "other-namespace",
+            f"The daemon of {subject.interface} answers, and the interface is in another network namespace: "
+            "its addresses, routes and packets cannot be looked at from here.",
+            f"ip netns exec NAME pywg doctor {subject.interface}  # in that one",
+            f"nsenter --net --target PID pywg doctor {subject.interface}  # or: in that of a process",
+        )
 
 
 def interface_is_usable(subject: Subject) -> Iterator[Finding]:
@@ -97,8 +105,6 @@ def interface_is_usable(subject: Subject) -> Iterator[Finding]:
     is_up = True
     with contextlib.suppress(OSError, ValueError):
         is_up = bool(int(flags.read_text(encoding="ascii"), 16) & 1)
-    with contextlib.suppress(PywgError, KeyError):
-        is_up = is_up and index_of(subject.interface) is not None
     if not is_up:
         yield subject.finding(
             "interface-down",
@@ -349,6 +355,9 @@ CHECKS = (
     source_checks,
     forwarding,
 )
+
+CHECKS_FROM_ELSEWHERE = (interface_is_there, one_key_for_two_interfaces, names_of_endpoints)
+"""Those that say something of an interface in another network namespace."""
 
 
 def _endpoints(subject: Subject) -> Iterator[tuple[str, Endpoint]]:

@@ -56,10 +56,11 @@ def diagnose(subject: Subject) -> list[Finding]:
     """All findings, the worst and likeliest first."""
     with ThreadPoolExecutor(2) as threads:
         watching = threads.submit(checks.run, [handshakes_under_watch], subject)
-        found = checks.run([*checks_files.CHECKS, *checks_host.CHECKS], subject)
+        of_host = checks_host.CHECKS_FROM_ELSEWHERE if subject.is_elsewhere else checks_host.CHECKS
+        found = checks.run([*checks_files.CHECKS, *of_host], subject)
         found += watching.result()
     found += checks.run(checks_handshake.CHECKS, subject)
-    if subject.device is not None:
+    if subject.device is not None and not subject.is_elsewhere:
         found += checks.run(checks_traffic.CHECKS, subject)
     return settle(found)
 

@@ -91,6 +91,7 @@ _REGISTRY = (
     Kind("not-up", Severity.ERROR, "the interface does not exist", ("config-mistakes", "daemon-gone")),
     Kind("daemon-gone", Severity.ERROR, "the daemon ended without `pywg down`"),
     Kind("not-readable", Severity.ERROR, "the interface cannot be read"),
+    Kind("other-namespace", Severity.WARNING, "the interface is in another network namespace", _NOT_THERE),
     Kind("interface-down", Severity.ERROR, "the interface is down", _NOT_THERE),
     Kind("no-private-key", Severity.ERROR, "the interface has no private key", _NOT_THERE),
     Kind("own-key-as-peer", Severity.ERROR, "a peer has the key of this host itself"),

@@ -74,7 +74,7 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
     watched.device = device
     # What leaves is recorded longer than the daemon's counts are compared, what arrives shorter: so neither
     # seems lost that was just on its way.
-    with _wire(subject.interface, device) as wire:
+    with _wire(subject, device) as wire:
         watched.before = watched.after = statistics(subject.interface)
         if watched.before is not None:
             threading.Thread(target=_read_events, args=(subject,), daemon=True).start()
@@ -250,9 +250,9 @@ def seen_untrusted(packet: bytes, port: int, *, outgoing: bool) -> tuple[bytes, 
 
 
 @contextlib.contextmanager
-def _wire(interface: str, device: DeviceSnapshot) -> Iterator[_Wire | None]:
-    """None where nobody may look, and on other systems than Linux."""
-    if sys.platform != "linux":
+def _wire(subject: Subject, device: DeviceSnapshot) -> Iterator[_Wire | None]:
+    """None where nobody may look, on other systems than Linux, and where the interface is elsewhere."""
+    if sys.platform != "linux" or subject.is_elsewhere:
         yield None
         return
     try:
@@ -263,7 +263,7 @@ def _wire(interface: str, device: DeviceSnapshot) -> Iterator[_Wire | None]:
     with sniffer:
         _attach_filter(sniffer, device.listen_port)
         sniffer.settimeout(_EVERY)
-        wire = _Wire(sniffer, interface, device)
+        wire = _Wire(sniffer, subject.interface, device)
         try:
             yield wire
         finally:

@@ -39,6 +39,7 @@ REMEDIES = {
     "not-up": r"pywg up \S+$",
     "daemon-gone": r"pywg down \w+$",
     "not-readable": r"ip link show \w+$",
+    "other-namespace": rf"ip netns exec NAME pywg doctor {WG}  # ",
     "interface-down": rf"ip link set {WG} up$",
     "no-private-key": rf"pywg set {WG} private-key FILE$",
     "own-key-as-peer": r"# on the other host, print its public key",
@@ -313,6 +314,22 @@ def test_large_packets_are_lost(tunnel: Tunnel) -> None:
     found = findings(tunnel.left, WG, status=FOUND)
     assert only(found) == ["mtu-too-large"]
     assert f"ip link set {WG} mtu 1232" in found["mtu-too-large"]["do"]
+
+
+def test_the_interface_is_in_another_network_namespace(shared: Lab) -> None:
+    machine = shared.host("beside")
+    machine.run("ip", "netns", "add", "inner")
+    machine.run("sh", "-c", f"ip netns exec inner {PYWG}d {WG} >/dev/null 2>&1")
+    try:
+        machine.run("sh", "-c", f"{PYWG} genkey | {PYWG} set {WG} private-key /dev/stdin")
+        machine.run("ip", "-n", "inner", "link", "set", WG, "up")
+        found = findings(machine, WG, status=0)
+        assert only(found) == ["other-namespace"]
+        assert found["other-namespace"]["severity"] == "warning"
+        there = machine.run("ip", "netns", "exec", "inner", PYWG, "doctor", WG, check=False)
+        assert "no-address" in there
+    finally:
+        machine.run("rm", f"/var/run/wireguard/{WG}.sock")
 
 
 def test_the_interface_is_down(tunnel: Tunnel) -> None:
