@@ -24,11 +24,14 @@ def listen(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> socket
     import fcntl  # noqa: PLC0415  not on Windows, where this module can be read as well
 
     path = socket_path(interface, directory)
+    umask = os.umask(0o022)  # with the caller's the folder might be closed to ourselves
     try:
         directory.mkdir(0o700, parents=True, exist_ok=True)
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise PywgError(f"{directory} cannot be used: {error.strerror}{remedy(error.errno)}") from None
+    finally:
+        os.umask(umask)
     try:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:

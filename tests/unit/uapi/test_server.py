@@ -598,6 +598,19 @@ def test_closing_hangs_up_on_clients(play: Callable[[Scenario], None]) -> None:
     play(scenario)
 
 
+def test_its_folder_is_open_to_its_owner_whatever_the_caller_s_umask(tmp_path: pathlib.Path) -> None:
+    umask = os.umask(0o777)
+    try:
+        listen("wg0", tmp_path / "run" / "wireguard").close()
+    finally:
+        assert os.umask(umask) == 0o777, "it is as it was"
+    modes = [
+        (tmp_path / path).stat().st_mode & 0o777
+        for path in ("run", "run/wireguard", "run/wireguard/wg0.sock")
+    ]
+    assert modes == [0o755, 0o700, 0o700]
+
+
 # --- The client's side. -----------------------------------------------------------------------------------
 
 
