@@ -33,11 +33,16 @@ _LAST_TIME = 2**37
 
 
 def has_daemon(interface: str, directory: pathlib.Path = SOCKET_DIRECTORY) -> bool:
-    """Whether a daemon listens for this interface. A socket that none listens on is removed, as by `wg`."""
+    """Whether a daemon listens for this interface. A socket that none listens on is removed, as by `wg`.
+
+    Where we may not look it is taken for there: who opens it is told why that fails.
+    """
     try:
         path = socket_path(interface, directory)
         if not stat.S_ISSOCK(path.stat().st_mode):
             return False
+    except PermissionError:
+        return True
     except (UapiError, OSError, ValueError):
         return False
     try:
@@ -58,7 +63,8 @@ def list_interfaces(directory: pathlib.Path = SOCKET_DIRECTORY) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UapiError(error.errno or errno.EIO, f"{directory} cannot be read: {error.strerror}") from None
+        text = f"{directory} cannot be read: {error.strerror}{_hint(error)}"
+        raise UapiError(error.errno or errno.EIO, text) from None
     found = [name.removesuffix(SOCKET_SUFFIX) for name in names if name.endswith(SOCKET_SUFFIX)]
     return [interface for interface in found if has_daemon(interface, directory)]
 
@@ -161,8 +167,7 @@ class Client:
         try:
             return _connect(self._path)
         except OSError as error:
-            hint = "; try again as root" if error.errno == errno.EACCES else ""
-            text = f"no daemon answers at {self._path}: {error.strerror or error}{hint}"
+            text = f"no daemon answers at {self._path}: {error.strerror or error}{_hint(error)}"
             raise UapiError(error.errno or errno.EIO, text) from None
 
     def _request(self, lines: list[str]) -> BinaryIO:
@@ -173,6 +178,10 @@ class Client:
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(("\n".join(lines) + "\n\n").encode("utf-8", "surrogateescape"))
             return connection.makefile("rb")
+
+
+def _hint(error: OSError) -> str:
+    return "; try again as root" if error.errno == errno.EACCES else ""
 
 
 def _connect(path: pathlib.Path) -> socket.socket:

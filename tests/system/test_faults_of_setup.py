@@ -295,15 +295,27 @@ def test_a_lost_answer_of_netlink_stops_no_reload(lab: Lab, faults: Faults) -> N
         assert everything(host) == states[turn % 2], f"recv number {number}: {printed}"
 
 
+BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+"""Without these rights root, too, is bound by a folder's mode, and may still read pywg itself."""
+
+
 def test_who_may_not_look_into_the_folder_of_files_is_told_to_be_root(lab: Lab) -> None:
     host = lab.host("host")
     host.run("sh", "-c", "mkdir -p /etc/wireguard && mount -t tmpfs -o mode=000 tmpfs /etc/wireguard")
-    # Without these rights root, too, is bound by the folder's mode, and may still read pywg itself.
-    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     for command in ("up", "down", "reload", "save", "strip", "doctor"):
-        status, printed = status_of(host, *bound, PYWG, command, "wg0")
+        status, printed = status_of(host, *BOUND, PYWG, command, "wg0")
         assert status == 1, (command, printed)
         assert "root" in printed, (command, printed)
+        assert len(printed.splitlines()) == 1, (command, printed)
+
+
+def test_who_may_not_look_into_the_folder_of_sockets_is_told_to_be_root(lab: Lab) -> None:
+    host = lab.host("host")
+    host.run("sh", "-c", "mkdir -p /run/wireguard && chmod 000 /run/wireguard")
+    for command in ("show", "show wg0", "showconf wg0", "set wg0 fwmark 1", "events wg0", "capture wg0 -w x"):
+        status, printed = status_of(host, *BOUND, PYWG, *command.split())
+        assert status == 1, (command, printed)
+        assert printed.endswith("Permission denied; try again as root"), (command, printed)
         assert len(printed.splitlines()) == 1, (command, printed)
 
 
