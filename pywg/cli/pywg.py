@@ -14,10 +14,14 @@ from typing import Any
 
 import click
 
+from pywg.cli import streams
 from pywg.errors import PywgError, is_shortage, remedy
 
-NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""What writing into a file that is full, or a disk that is, ends with."""
+NO_PLACE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO), "see `df -h`"),
+    errno.EBADF: "it is closed",
+}
+"""What writing to a full file, a full disk, or a closed output ends with, and what to say of it."""
 
 SECTIONS = {
     "Tunnels": {
@@ -63,6 +67,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """As click does; what the system has run out of is told in a sentence, with exit status 1."""
+        streams.settle()
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
@@ -71,7 +76,8 @@ class Commands(click.Group):
                 sys.exit(1)
             if error.errno not in NO_PLACE:
                 raise
-            click.echo(f"pywg: the output cannot be written: {error.strerror}; see `df -h`", err=True)
+            what = f"{error.strerror}; {NO_PLACE[error.errno]}"
+            click.echo(f"pywg: the output cannot be written: {what}", err=True)
             # What is left in the buffer would be tried again at the end, and complained of.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(1)

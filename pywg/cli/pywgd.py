@@ -32,6 +32,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from pywg import __version__
+from pywg.cli import streams
 from pywg.errors import PywgError, is_shortage, remedy
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Uapi(NamedTuple):
 
 def main() -> None:
     """The console script."""
+    streams.settle()
     sys.exit(run(sys.argv[1:], os.environ))
 
 

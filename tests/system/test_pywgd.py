@@ -254,6 +254,16 @@ def test_a_script_that_reads_its_output_does_not_hang(host: Host) -> None:
 IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
+@pytest.mark.parametrize("options", ["", "-f"])
+def test_a_caller_without_standard_streams_gets_its_daemon(host: Host, options: str) -> None:
+    """What is opened next has their numbers, and must not be taken for them."""
+    host.run("sh", "-c", f"{PYWGD} {options} {WG} <&- >&- 2>&- &")
+    eventually("it answers", lambda: host.run("wg", "show", WG, check=False).startswith("interface:"))
+    host.run("wg", "set", WG, "listen-port", "5000")
+    host.run("ip", "link", "set", WG, "up")
+    assert host.run("wg", "show", WG, "listen-port") == "5000\n"
+
+
 def test_it_keeps_neither_terminal_nor_session_nor_folder_nor_descriptors_of_its_caller(host: Host) -> None:
     host.run("mkdir", "/run/here")
     script = f"umask 027; cd /run/here; exec 9>/run/held; {PYWGD} {WG}"

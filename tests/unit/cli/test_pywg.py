@@ -23,7 +23,7 @@ def test_help_lists_every_command_and_imports_none():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     *_, imported = done.stdout.splitlines()
-    assert imported == "['pywg', 'pywg.cli', 'pywg.cli.pywg', 'pywg.errors']"
+    assert imported == "['pywg', 'pywg.cli', 'pywg.cli.pywg', 'pywg.cli.streams', 'pywg.errors']"
     for name in COMMANDS:
         assert f"\n  {name} " in done.stdout
 
@@ -88,6 +88,31 @@ def run_on_a_full_disk(program: str, arguments: list[str]) -> tuple[int, str]:
             [sys.executable, "-c", program, *arguments], stdout=full, stderr=subprocess.PIPE, text=True
         )
     return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix closes it")
+@pytest.mark.parametrize("arguments", [["--help"], ["genkey"], ["strip", "./wg0.conf"]])
+def test_output_that_is_closed_is_told_in_a_sentence(arguments, tmp_path):
+    (tmp_path / "wg0.conf").write_text("[Interface]\n")
+    program = "from pywg.cli.pywg import main; main(prog_name='pywg')"
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    *_, said = done.stderr.splitlines()
+    assert (done.returncode, said) == (
+        1,
+        "pywg: the output cannot be written: Bad file descriptor; it is closed",
+    )
+
+
+def test_what_the_character_set_lacks_is_a_question_mark():
+    program = "from pywg.cli import streams; streams.settle(); print('\\N{HORIZONTAL ELLIPSIS}')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+    assert done.stdout.rstrip() == b"?"
 
 
 @pytest.mark.parametrize("command", ["show", "set"])
