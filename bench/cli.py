@@ -243,7 +243,10 @@ def finish(run: Run, options: argparse.Namespace) -> None:
 
 
 def publish(run: Run, folder: pathlib.Path, reference: str) -> None:
-    """Write the page, the plots and the JSON. Raises RefusedError without matplotlib."""
+    """Write the page, the plots and the JSON; a page that is there keeps its title.
+
+    Raises RefusedError without matplotlib.
+    """
     try:
         from bench import plots  # noqa: PLC0415  only plots need matplotlib
     except ImportError:
@@ -251,7 +254,9 @@ def publish(run: Run, folder: pathlib.Path, reference: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = plots.draw(run, folder)
     run.save(folder / "results.json")
-    (folder / "results.md").write_text(tables.page(run, drawn, reference))
+    page = folder / "results.md"
+    title = page.read_text().partition("\n")[0] if page.exists() else tables.TITLE
+    page.write_text(tables.page(run, drawn, reference, title))
 
 
 def _say_left_out(measurements: list[Measurement]) -> None:

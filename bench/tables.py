@@ -13,6 +13,7 @@ from bench.stats import Summary, paired_ratios, summarize
 
 REFERENCE = "wireguard-go"
 NOTHING = "–"
+TITLE = "# Measured"
 
 
 def number(value: float) -> str:
@@ -132,12 +133,12 @@ def conditions(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(run: Run, plots: list[str], reference: str = REFERENCE) -> str:
+def page(run: Run, plots: list[str], reference: str = REFERENCE, title: str = TITLE) -> str:
     """The whole page; plots are names of files beside it, without their endings."""
     to = reference_of(run, reference)
     described = "; ".join(f"{name}: {PROGRAMS[name].help}" for name in run.plan.programs)
     parts = [
-        "# Measured\n",
+        f"{title}\n",
         "Programs took turns within the same minutes, on two hosts made of network namespaces; both ends ran "
         "the same program. Only ratios count: absolute figures differ between machines and between hours. "
         f"{described}.\n",

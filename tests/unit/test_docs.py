@@ -374,6 +374,11 @@ def test_every_link_inside_leads_somewhere(page):
         assert not anchor or anchor in Page(target).anchors(), f"{page.name}: {link}"
 
 
+def test_no_two_pages_have_the_same_title():
+    titles = [page.headings()[0] for page in PAGES if page.path.is_relative_to(ROOT / "docs")]
+    assert len(set(titles)) == len(titles)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_is_played_or_says_why_not(page):
     for block in page.blocks():

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from bench import record, tables
+from bench import cli, record, tables
 from bench.measurements import ALIASES, MEASUREMENTS, choose, prefixes
 from bench.programs import PROGRAMS
 from bench.record import Plan, Run, Sample
@@ -126,6 +126,17 @@ def test_the_page_names_failures_machine_and_versions():
     assert "a processor, 2 CPUs" in page
     assert "wireguard-go: v1" in page
     assert "(throughput.png)" in page
+
+
+def test_a_page_that_is_published_again_keeps_its_title(tmp_path):
+    pytest.importorskip("matplotlib")
+    run = make_run([make_sample("tcp1", 1, "pywg", gigabits=1.0)])
+    for title in ("# Measured", "# Near and far"):
+        cli.publish(run, tmp_path, "wireguard-go")
+        page = tmp_path / "results.md"
+        text = page.read_text()
+        assert text.startswith(f"{title}\n")
+        page.write_text(text.replace(title, "# Near and far"))
 
 
 @pytest.mark.parametrize(
