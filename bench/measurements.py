@@ -194,7 +194,9 @@ def up(program: Program, settings: Settings) -> Values:  # noqa: ARG001
         command = ["wg-quick", "up"]
     path = program.path()
     assert path is not None
-    variables = {**program.variables(), "WG_QUICK_USERSPACE_IMPLEMENTATION": path}
+    variables = program.variables()
+    if not program.is_ours:
+        variables["WG_QUICK_USERSPACE_IMPLEMENTATION"] = path
     with open_hosts(program) as rig:
         rig.start(rig.right)
         rig.setconf(rig.right, rig.interface_text("right") + rig.peer_text("right"))

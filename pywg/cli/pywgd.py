@@ -10,6 +10,7 @@ Environment, as wireguard-go reads it:
 - WG_TUN_FD, WG_UAPI_FD: descriptors of an open TUN device and of a listening unix socket, used instead of new
   ones. The device's MTU is set to 1420 where we may.
 - PYWG_USER (ours): the user to become when device and socket are there.
+- PYWG_WAIT_FD (ours): a pipe to wait at, all imported and nothing made: a byte lets us begin, its end end.
 - WG_KEYLOGFILE (ours): a file to add the secrets of handshakes to, for Wireshark.
 - WG_TUN_NAME_FILE: where to write the name of the device that was made, for patterns such as `wg%d`.
 
@@ -99,8 +100,10 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
     if not hasattr(os, "fork"):
         sys.stderr.write(f"pywgd: {command.interface}: no daemon for Windows yet: pywg up stays and is one\n")
         return EXIT_SETUP_FAILED
-    ending = hold_signals()
     try:
+        if not may_begin(environment):
+            return 0
+        ending = hold_signals()
         require_descriptors()
         if not command.foreground:  # there it is told in time when the data path is opened
             from pywg.datapath import check_choice
@@ -139,6 +142,39 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> int:
         kept = {tun.fileno(), tun.changes_fileno(), uapi.listener.fileno()}
         detach(null, kept, keeps_output(environment))
     return serve(tun, uapi, ending, command, environment)
+
+
+def may_begin(environment: Mapping[str, str]) -> bool:
+    """Wait where PYWG_WAIT_FD says, and import the rest before; false when it ends without a word.
+
+    Raises PywgError when that is not the number of a descriptor that can be read.
+    """
+    descriptor = _descriptor("PYWG_WAIT_FD", environment)
+    if descriptor is None:
+        return True
+    with contextlib.suppress(Exception):  # what fails here fails again when it is needed, and is told
+        import_rest()
+    try:
+        return bool(os.read(descriptor, 1))
+    except OSError as error:
+        raise PywgError(f"PYWG_WAIT_FD={descriptor} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+
+
+def import_rest() -> None:
+    """Import what `run` and `serve` import where they need it."""
+    import asyncio  # noqa: F401
+    import resource  # noqa: F401
+
+    from pywg.cli import daemon  # noqa: F401
+    from pywg.datapath import load
+    from pywg.host import privileges  # noqa: F401
+    from pywg.tun import system  # noqa: F401
+    from pywg.uapi import listen  # noqa: F401
+
+    load()
+    import uvloop  # noqa: F401
 
 
 def print_version() -> int:

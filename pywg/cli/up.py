@@ -7,7 +7,7 @@ import functools
 import click
 
 from pywg.errors import PywgError
-from pywg.host import system
+from pywg.host import ahead, system
 
 
 @click.command("up")
@@ -30,8 +30,9 @@ def command(config: str, backend: str | None, dry_run: bool) -> None:
             raise PywgError("--dry-run and --backend kernel are not there on this system; leave them out")
         system.bring_up(config, say)
     else:
-        from pywg.host import tunnel
-        from pywg.host.steps import ignore_interrupts
+        with ahead.daemon_ahead(config, backend, dry=dry_run) as daemon:
+            from pywg.host import tunnel
+            from pywg.host.steps import ignore_interrupts
 
-        tunnel.bring_up(config, say, backend=backend, dry=dry_run)
-        ignore_interrupts()
+            tunnel.bring_up(config, say, backend=backend, dry=dry_run, ahead=daemon)
+            ignore_interrupts()

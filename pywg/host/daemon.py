@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from pywg.errors import PywgError
+from pywg.host.ahead import PROGRAM_VARIABLE, daemon_command
 from pywg.host.names import interface_exists
 from pywg.host.state import is_alive
 from pywg.uapi.client import has_daemon
 from pywg.uapi.path import socket_path
 
-PROGRAM_VARIABLE = "WG_QUICK_USERSPACE_IMPLEMENTATION"
-"""wg-quick's environment variable: another program to start in pywgd's place."""
-
 _START_LIMIT = 30.0
 _READY_LIMIT = 10.0
 _END_LIMIT = 5.0
 _PAUSE = 0.01
-
-
-def daemon_command() -> list[str]:
-    """The program that is started with the interface's name: pywgd, as it belongs to this installation."""
-    if other := os.environ.get(PROGRAM_VARIABLE):
-        return [other]
-    beside = Path(sys.executable).with_name("pywgd")
-    if os.access(beside, os.X_OK):
-        return [str(beside)]
-    return [sys.executable, "-m", "pywg.cli.pywgd"]
 
 
 def shown_command() -> str:
@@ -56,7 +45,7 @@ def spawn_daemon(interface: str) -> subprocess.Popen[bytes]:
 def finish_start(process: subprocess.Popen[bytes]) -> None:
     """Wait until the daemon is in the background. Raises PywgError when it failed; then it is not running."""
     try:
-        status = process.wait(_START_LIMIT)
+        status = _wait(process, _START_LIMIT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -65,6 +54,19 @@ def finish_start(process: subprocess.Popen[bytes]) -> None:
         ) from None
     if status:
         raise PywgError(f"{shown_command()} ended with status {status}; the reason is above, if it gave one")
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """As `process.wait`, which looks only every 50 ms. Raises subprocess.TimeoutExpired."""
+    deadline = time.monotonic() + seconds
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(process.pid)
+            try:
+                select.select([descriptor], [], [], seconds)
+            finally:
+                os.close(descriptor)
+    return process.wait(max(0.0, deadline - time.monotonic()))
 
 
 def wait_until_ready(interface: str) -> None:

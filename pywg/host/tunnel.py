@@ -54,18 +54,26 @@ from pywg.uapi.format import DeviceChange
 from pywg.wire.network import Network
 
 if TYPE_CHECKING:
+    from pywg.host.ahead import DaemonAhead
     from pywg.host.linux import LinuxNetwork
     from pywg.host.routing import Rule
 
 Say = Callable[[str], None]
 
 
-def bring_up(argument: str, say: Say, *, backend: str | None = None, dry: bool = False) -> None:
+def bring_up(
+    argument: str,
+    say: Say,
+    *,
+    backend: str | None = None,
+    dry: bool = False,
+    ahead: DaemonAhead | None = None,
+) -> None:
     """Bring up the tunnel of a file or of an interface's name; `say` prints one line.
 
     backend: `kernel` or `userspace`; None: the kernel's where there is one. dry: show the steps and do
-    nothing, which needs no rights. Raises PywgError; then the system is as it was, but for what the hooks
-    did.
+    nothing, which needs no rights. ahead: a daemon that waits for its turn. Raises PywgError; then the system
+    is as it was, but for what the hooks did.
     """
     loaded = _load(argument, say)
     interface, config = loaded.location.interface, loaded.config
@@ -77,7 +85,7 @@ def bring_up(argument: str, say: Say, *, backend: str | None = None, dry: bool =
         require_network_rights(f"pywg up {shlex.quote(argument)}")
     with Steps(say, dry=dry) as steps:
         _begin(kept, steps, say)
-        _make_device(kept, backend, steps)
+        _make_device(kept, backend, ahead, steps)
         with _open_network() as network:
             up = _Up(argument, config, table, kept, steps, network, say)
             if not dry:
@@ -301,7 +309,7 @@ def _keep(up: _Up) -> None:
             state.write(up.kept)
 
 
-def _make_device(kept: State, backend: str | None, steps: Steps) -> None:
+def _make_device(kept: State, backend: str | None, ahead: DaemonAhead | None, steps: Steps) -> None:
     interface = kept.interface
     undo = Undo(f"ip link delete dev {interface}", functools.partial(_delete, interface))
     by_kernel = f"ip link add dev {interface} type wireguard"
@@ -310,7 +318,7 @@ def _make_device(kept: State, backend: str | None, steps: Steps) -> None:
     elif backend is None and steps.attempt(by_kernel, functools.partial(_try_kernel, interface), undo):
         kept.backend = "kernel"
     else:
-        steps.run(f"{shown_command()} {interface}", functools.partial(_start_daemon, kept), undo)
+        steps.run(f"{shown_command()} {interface}", functools.partial(_start_daemon, kept, ahead), undo)
 
 
 def _try_kernel(interface: str) -> bool:
@@ -324,9 +332,10 @@ def _try_kernel(interface: str) -> bool:
     return True
 
 
-def _start_daemon(kept: State) -> None:
-    """Start it, and import what the later steps need meanwhile, which takes about as long."""
-    process = spawn_daemon(kept.interface)
+def _start_daemon(kept: State, ahead: DaemonAhead | None) -> None:
+    """Start it, or let it begin that was; meanwhile import what the later steps need."""
+    waiting = None if ahead is None else ahead.begin(kept.interface)
+    process = spawn_daemon(kept.interface) if waiting is None else waiting
     kept.starter = state.process_identity(process.pid)
     try:
         with contextlib.suppress(OSError):  # told when it was written first

@@ -376,6 +376,7 @@ def test_device_and_socket_are_taken_over_as_when_wireguard_go_executes_itself(
         ("WG_TUN_FD", "99", "WG_TUN_FD=99 is not open here"),
         ("WG_TUN_FD", "99999999999999999999", "WG_TUN_FD=99999999999999999999 is not open here"),
         ("WG_TUN_FD", "0", "descriptor 0 is no tunnel device: Inappropriate ioctl for device"),
+        ("PYWG_WAIT_FD", "99", "PYWG_WAIT_FD=99 is not open here"),
         ("WG_UAPI_FD", "99", "WG_UAPI_FD=99 is not open here"),
         ("WG_UAPI_FD", "0", "WG_UAPI_FD=0 is not a unix socket that listens"),
     ],
@@ -385,6 +386,29 @@ def test_a_descriptor_that_is_none_of_the_kind_is_told(
 ) -> None:
     assert status_of(host, PYWGD, WG, env={variable: value}) == (1, f"pywgd: wg0: {reason}")
     assert_nothing_left(host)
+
+
+@pytest.mark.parametrize("said", [b"\n", b""], ids=["told to begin", "left alone"])
+def test_it_waits_with_nothing_made_until_its_caller_lets_it_begin_or_is_gone(
+    host: Host, said: bytes
+) -> None:
+    host.run("mkfifo", "/run/begin")
+    task = host.start("sh", "-c", f"exec {PYWGD} {WG} 9</run/begin", env={"PYWG_WAIT_FD": "9"})
+    with host.path("/run/begin").open("wb") as pipe:
+        eventually("it has imported", lambda: any("_sodium" in text for text in maps(host)))
+        assert sockets(host) == links(host) == []
+        pipe.write(said)
+    assert task.wait() == ""
+    if said:
+        assert answers(host)
+        [process] = daemons(host)
+        assert not any("begin" in leads_to for leads_to, _ in process.descriptors().values())
+    else:
+        assert_nothing_left(host)
+
+
+def maps(host: Host) -> list[str]:
+    return [(process.folder / "maps").read_text() for process in daemons(host)]
 
 
 # --- How it ends. -----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from tests.system.conftest import missing
 from tests.system.net import Host, Lab, eventually
 from tests.system.programs import PROGRAMS, Userspace
+from tests.system.test_pywgd import daemons
 from tests.system.tunnel import Key
 
 PYWG = str(pathlib.Path(sys.executable).with_name("pywg"))
@@ -201,6 +202,7 @@ def test_nothing_is_changed_by_a_file_with_mistakes(host: Host) -> None:
     )
     assert not host.path("/run/hook").exists()
     assert_nothing_left(host)
+    assert daemons(host) == []
 
 
 def test_up_of_an_interface_that_is_up_changes_nothing(host: Host, env: dict[str, str]) -> None:
