@@ -401,7 +401,7 @@ def test_a_clock_that_was_set_back_before_a_restart(lab: Lab, faults: Faults) ->
     faults.set_wall_clock_off(-3600)
     left.restart()
     assert while_left_calls(tunnel)["clock-went-back"]["severity"] == "error"
-    right.machine.run("ip", "link", "set", WG, "down")  # or it went on with the call that the doctor asked for
+    right.machine.run("ip", "link", "set", WG, "down")  # or it still calls, as the doctor wanted
     right.machine.run("ip", "link", "set", WG, "up")
     left.machine.write(f"/run/{WG}.conf", left.settings)
     found = findings(left, f"/run/{WG}.conf", status=FOUND, env=faults.environment("pywg"))
