@@ -18,14 +18,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from pywg.config.model import EndpointName
 from pywg.config.positions import value_of
 from pywg.errors import PywgError
 from pywg.host import control
 from pywg.host.resolve import addresses_of
+from pywg.host.rtnetlink import Rtnetlink
 from pywg.host.running import RunningInterface
 from pywg.host.state import index_of
 from pywg.observe.checks import Subject
@@ -174,23 +172,21 @@ def ways_to_endpoints(subject: Subject) -> Iterator[Finding]:
     if subject.device is None or not sys.platform.startswith("linux"):
         return
     own = index_of(subject.interface)
-    with IPRoute() as netlink:
+    with Rtnetlink() as netlink:
         for key, endpoint in _endpoints(subject):
-            mark = {"mark": subject.device.fwmark} if subject.device.fwmark else {}
             try:
-                [route, *_] = netlink.route("get", dst=endpoint.host, family=endpoint.family, **mark)
-            except (NetlinkError, OSError) as error:
-                number = error.code if isinstance(error, NetlinkError) else error.errno
+                route = netlink.route_to(endpoint.host, subject.device.fwmark)
+            except OSError as error:
                 yield subject.finding(
                     "no-route",
                     f"There is no route to {endpoint.host}, where {subject.called(key)} is: "
-                    f"{os.strerror(number or 0)}.",
+                    f"{os.strerror(error.errno or 0)}.",
                     f"ip route get {endpoint.host}{_marked(subject)}",
                     "ip route show default  # is this host on a network?",
                     key=key,
                 )
                 continue
-            if own is not None and route.get_attr("RTA_OIF") == own and not endpoint.scope_id:
+            if own is not None and route.interface == own and not endpoint.scope_id:
                 yield subject.finding(
                     "route-loop",
                     f"The route to {endpoint.host}, where {subject.called(key)} is, leads into "
@@ -201,7 +197,7 @@ def ways_to_endpoints(subject: Subject) -> Iterator[Finding]:
                     key=key,
                 )
                 continue
-            source = route.get_attr("RTA_PREFSRC")
+            source = route.source
             has_keepalive = any(
                 str(peer.public_key) == key and peer.persistent_keepalive_interval
                 for peer in subject.device.peers
@@ -265,16 +261,14 @@ def routes_of_allowed_ips(subject: Subject) -> Iterator[Finding]:
     if subject.config is not None and value_of(subject.config.interface.table) == "off":
         return
     own = index_of(subject.interface)
-    with IPRoute() as netlink:
+    with Rtnetlink() as netlink:
         for peer in subject.device.peers:
             elsewhere = []
             for network in list(peer.allowed_ips)[:NETWORKS_AT_MOST]:
-                family = socket.AF_INET if network.version == 4 else socket.AF_INET6
-                address = address_in(network)
                 try:
-                    [route, *_] = netlink.route("get", dst=address, family=family)
-                    is_elsewhere = route.get_attr("RTA_OIF") != own and route["type"] != _LOCAL
-                except (NetlinkError, OSError):
+                    route = netlink.route_to(address_in(network))
+                    is_elsewhere = route.interface != own and route.kind != _LOCAL
+                except OSError:
                     is_elsewhere = True
                 if is_elsewhere:
                     elsewhere.append(network)
@@ -368,12 +362,11 @@ def _endpoints(subject: Subject) -> Iterator[tuple[str, Endpoint]]:
 
 def _leads_out(subject: Subject, endpoint: Endpoint) -> bool:
     """Whether there is a route to an endpoint beside the tunnel; what is wrong is told elsewhere."""
-    mark = {"mark": subject.device.fwmark} if subject.device is not None and subject.device.fwmark else {}
+    mark = subject.device.fwmark if subject.device is not None else 0
     try:
-        with IPRoute() as netlink:
-            [route, *_] = netlink.route("get", dst=endpoint.host, family=endpoint.family, **mark)
-            index = route.get_attr("RTA_OIF")
-    except (NetlinkError, OSError):
+        with Rtnetlink() as netlink:
+            index = netlink.route_to(endpoint.host, mark).interface
+    except OSError:
         return False
     return index is not None and index != index_of(subject.interface)
 
