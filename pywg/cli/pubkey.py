@@ -29,4 +29,5 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
     while rest := source.read(_BLOCK):
         if rest.strip(_SPACE):
             raise PywgError("something follows the key on standard input; give the key alone")
-    click.echo(PrivateKey.from_base64(text.decode("latin-1")).public_key.base64)
+    key = PrivateKey.from_base64(text.rstrip(_SPACE).decode("latin-1"))
+    click.echo(key.public_key.base64)

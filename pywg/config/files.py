@@ -64,6 +64,9 @@ def locate(argument: str) -> Location:
         raise PywgError(f"`{path}' may not be looked for by this user; try again as root")
     if not exists:
         hint = "; for a file elsewhere give a path with a '/' in it" if path != argument else ""
+        near = f"{'./' if path != argument else ''}{argument}.conf"
+        if _exists(near):
+            hint = f"; `{near}' does"
         raise PywgError(f"`{path}' does not exist{hint}")
     name = Path(path).name
     if not name.endswith(".conf") or not is_interface_name(name[: -len(".conf")]):

@@ -41,6 +41,10 @@ def test_pubkey_refuses_what_is_no_key_without_showing_it(text: str) -> None:
     assert "AAAA" not in str(result.exception)
 
 
+def test_pubkey_does_not_count_the_end_of_the_line() -> None:
+    assert str(CliRunner().invoke(pubkey.command, input="bad\n").exception).endswith("this has 3")
+
+
 @pytest.mark.parametrize("module", [genkey, genpsk, pubkey])
 def test_words_are_answered_with_the_usage(module: object) -> None:
     result = CliRunner().invoke(module.command, ["word"])  # type: ignore[attr-defined]

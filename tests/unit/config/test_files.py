@@ -66,6 +66,12 @@ def test_a_missing_file_is_told_with_what_to_do(here):
     assert message(locate, "wg0.conf") == "`wg0.conf' does not exist"
 
 
+def test_instead_of_a_missing_file_the_one_that_was_meant_is_named(here):
+    (here / "wg0.conf").touch()
+    assert message(locate, "wg0") == f"`{files.CONFIG_DIRECTORY}/wg0.conf' does not exist; `./wg0.conf' does"
+    assert message(locate, "./wg0") == "`./wg0' does not exist; `./wg0.conf' does"
+
+
 @pytest.mark.parametrize(
     "name", ["wg0.txt", "sixteen-letters-.conf", "wg 0.conf", "wg0é.conf", ".conf", "...conf"]
 )
