@@ -23,7 +23,7 @@ MINUTES ?= 60
 .PHONY: help demo test test-unit test-simulator test-system test-portable fuzz soak lint docs bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 23
 
 $(BIN)/python:
 	tools/system-packages base
