@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 
@@ -204,6 +206,24 @@ def test_configuration_files_in_documents_can_be_read():
                 parse.parse(with_keys(block.text, lambda _, name: texts[name]), page.name, Dialect.WG_QUICK)
                 checked += 1
     assert checked > 5
+
+
+def test_units_in_documents_are_understood_by_systemd(tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze; apt-get install systemd")
+    program = tmp_path / "pywg"
+    program.touch(0o755)
+    checked = 0
+    for page in PAGES:
+        for block in page.blocks():
+            if "[Service]" in block.text and "[Unit]" in block.text:
+                unit = tmp_path / f"unit{checked}@.service"
+                unit.write_text(block.text.replace("/usr/local/bin/pywg", str(program)))
+                verify = ["systemd-analyze", "verify", "--man=no", str(unit).replace("@.", "@wg0.")]
+                done = subprocess.run(verify, capture_output=True, text=True, check=False)
+                assert (done.returncode, done.stderr) == (0, ""), page.name
+                checked += 1
+    assert checked > 1
 
 
 def test_the_mistakes_shown_in_the_guide_are_those_that_are_told():
