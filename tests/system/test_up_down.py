@@ -83,6 +83,16 @@ def test_two_hosts_ping_each_other_through_the_tunnel(lab: Lab, env: dict[str, s
         assert_nothing_left(host)
 
 
+def test_nobody_has_to_read_the_steps(host: Host) -> None:
+    path = configure(host, "Address = 10.0.0.1/24\n", "AllowedIPs = 10.1.0.0/24\n")
+    for command in ("up", "down"):
+        # Nobody reads; and no error of `sh` is mistaken for one of the command.
+        printed = host.run("bash", "-c", f"{PYWG} {command} {path} 2> >(exec true); echo $?")
+        assert printed == "0\n"
+        assert (host.run("wg", "show", "interfaces") == "wg0\n") == (command == "up")
+    assert_nothing_left(host)
+
+
 def test_up_shows_each_step_and_does_it_in_wg_quick_s_order(host: Host, env: dict[str, str]) -> None:
     path = configure(
         host,
