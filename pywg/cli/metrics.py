@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import socket
@@ -121,7 +122,12 @@ def _open_server(listen: str, application: Callable[..., Any]) -> WSGIServer:
     try:
         return make_server(host, int(port), application, kind, _QuietHandler)
     except OSError as error:
-        hint = f"; `ss -ltnp 'sport = :{port}'` shows who has the port"
+        hints = {
+            errno.EADDRINUSE: f"; `ss -ltnp 'sport = :{port}'` shows who has the port",
+            errno.EADDRNOTAVAIL: "; `ip address show` shows the addresses of this host",
+            errno.EACCES: "; ports below 1024 need root",
+        }
+        hint = hints.get(error.errno or 0, "")
         raise PywgError(f"{listen} cannot be listened on: {error.strerror or error}{hint}") from None
 
 

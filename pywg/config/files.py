@@ -54,6 +54,8 @@ def locate(argument: str) -> Location:
     a slash is the file of that name in the current directory when there is no /etc/wireguard/wg0.conf.conf.
     Raises PywgError when the file does not exist, may not be looked for, or its name is no interface's.
     """
+    if not argument:
+        raise PywgError("an empty word names no file and no interface")
     path = argument
     if is_interface_name(argument):
         path = str(CONFIG_DIRECTORY / f"{argument}.conf")

@@ -284,10 +284,12 @@ def clean_leftovers(say: Say) -> None:
 
 def _refuse_existing(interface: str) -> None:
     if interface_exists(interface):
-        raise PywgError(
-            f"`{interface}' already exists; `pywg down {interface}` takes it down, and `pywg reload` puts a "
-            "changed file into it"
-        )
+        try:
+            require_wireguard(interface)
+            what = f"`pywg down {interface}` takes it down, and `pywg reload` puts a changed file into it"
+        except PywgError:
+            what = f"it is no WireGuard interface: see `ip -d link show {interface}`, or rename the file"
+        raise PywgError(f"`{interface}' already exists; {what}")
     if (other := state.read(interface)) and other.is_owned:
         raise PywgError(f"`{interface}' is just being brought up, by process {other.owner.partition('/')[0]}")
 

@@ -21,3 +21,11 @@ def test_a_package_that_is_missing_is_named_with_the_command(monkeypatch: pytest
     done = CliRunner().invoke(main, ["metrics", "--once"])
     assert done.exit_code == 1
     assert "-m pip install prometheus-client" in done.output
+
+
+def test_an_address_that_this_host_has_not_is_told_as_such() -> None:
+    done = CliRunner().invoke(main, ["metrics", "--listen", "192.0.2.77:9586"])
+    assert done.exit_code == 1
+    assert (
+        "Cannot assign requested address; `ip address show` shows the addresses of this host" in done.output
+    )

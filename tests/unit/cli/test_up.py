@@ -59,7 +59,8 @@ def test_an_interface_that_exists_is_told_as_wg_quick_does(run, tmp_path, monkey
     (tmp_path / "lo.conf").write_text("[Interface]\nPreUp = true\n")
     (tmp_path / "lo.conf").chmod(0o600)
     done = run("up", "./lo.conf")
-    assert (done.exit_code, done.stderr.partition(";")[0]) == (1, "pywg: `lo' already exists")
+    said = "it is no WireGuard interface: see `ip -d link show lo`, or rename the file"
+    assert (done.exit_code, done.stderr) == (1, f"pywg: `lo' already exists; {said}\n")
 
 
 def test_an_interface_that_is_not_wireguard_is_told_as_wg_quick_does(run, tmp_path, monkeypatch):

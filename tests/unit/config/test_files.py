@@ -62,6 +62,7 @@ def test_a_missing_file_is_told_with_what_to_do(here):
     etc = files.CONFIG_DIRECTORY
     expected = f"`{etc}/wg0.conf' does not exist; for a file elsewhere give a path with a '/' in it"
     assert message(locate, "wg0") == expected
+    assert message(locate, "") == "an empty word names no file and no interface"
     assert message(locate, "./wg0.conf") == "`./wg0.conf' does not exist"
     assert message(locate, "wg0.conf") == "`wg0.conf' does not exist"
 
