@@ -10,10 +10,12 @@ from typing import NoReturn
 
 import pytest
 
+from tests.system import cases
 from tests.system.background import Background
 from tests.system.faults import Faults, compile_library
 from tests.system.net import Lab
 from tests.system.programs import PROGRAMS, Program
+from tests.system.tunnel import Tunnel
 
 CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
@@ -109,3 +111,9 @@ def fault_library(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def faults(fault_library: pathlib.Path, tmp_path: pathlib.Path) -> Faults:
     """Makes calls of one program fail."""
     return Faults(fault_library, tmp_path)
+
+
+@pytest.fixture
+def faulty(lab: Lab, ours: Program, faults: Faults) -> Tunnel:
+    """A tunnel that packets pass through, calls of whose left program can be made to fail."""
+    return cases.connected(lab, faults.into(ours), installed("wireguard-go"))

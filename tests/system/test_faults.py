@@ -23,7 +23,7 @@ from tests.system.conftest import installed, missing
 from tests.system.faults import ANY, TUN, UDP, Faults
 from tests.system.net import HostTask, Lab, eventually
 from tests.system.programs import Program, Userspace
-from tests.system.tunnel import WG, Key, Station
+from tests.system.tunnel import WG, Key, Station, Tunnel
 
 # --- What is looked at. -------------------------------------------------------------------------------------
 
@@ -272,10 +272,9 @@ def test_the_network_may_go_and_come_be_renamed_and_lose_ipv6(lab: Lab, ours: Pr
 
 
 def test_a_wall_clock_set_back_harms_no_running_daemon_and_a_restarted_one_tells_of_it(
-    lab: Lab, ours: Program, faults: Faults
+    faulty: Tunnel, faults: Faults
 ) -> None:
-    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
-    station, peer = tunnel.left, tunnel.right
+    station, peer = faulty.left, faulty.right
     faults.set_wall_clock_off(-365 * 86400)
     for state in ("down", "up"):  # the session is forgotten
         station.machine.run("ip", "link", "set", WG, state)
@@ -343,11 +342,10 @@ def test_a_daemon_that_wakes_up_forgets_its_keys_and_the_next_packet_begins_a_se
 
 
 def test_a_daemon_that_wakes_up_with_persistent_keepalives_calls_by_itself(
-    lab: Lab, ours: Program, faults: Faults
+    faulty: Tunnel, faults: Faults
 ) -> None:
-    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
-    station, peer = tunnel.left, tunnel.right
-    tunnel.configure(initiator=station, keepalive=25)
+    station, peer = faulty.left, faulty.right
+    faulty.configure(initiator=station, keepalive=25)
     assert pings(station, peer) == 0
     sent = initiations(station)
     faults.sleep(600)

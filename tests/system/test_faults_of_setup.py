@@ -21,7 +21,7 @@ from tests.system.net import Host, Lab, eventually
 from tests.system.programs import Program
 from tests.system.test_faults import answers, assert_unharmed, binary_of, pings, process_output
 from tests.system.test_up_down import PYWG, assert_nothing_left, status_of
-from tests.system.tunnel import PORT, WG, Key
+from tests.system.tunnel import PORT, WG, Key, Tunnel
 
 TUNSETIFF, TUNGETIFF, TUNSETOFFLOAD, TUNGETDEVNETNS = 0x400454CA, 0x800454D2, 0x400454D0, 0x54E3
 TUNSETVNETHDRSZ = 0x400454D8
@@ -139,11 +139,8 @@ def test_without_what_is_only_useful_the_daemon_carries_packets(
             assert_unharmed(station)
 
 
-def test_a_port_that_cannot_be_opened_is_told_and_the_old_one_stays(
-    lab: Lab, ours: Program, faults: Faults
-) -> None:
-    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
-    station, peer = tunnel.left, tunnel.right
+def test_a_port_that_cannot_be_opened_is_told_and_the_old_one_stays(faulty: Tunnel, faults: Faults) -> None:
+    station, peer = faulty.left, faulty.right
     told = {
         "socket": "EMFILE ENFILE ENOMEM ENOBUFS EACCES",
         "bind": "EACCES EADDRINUSE ENOMEM",
@@ -172,10 +169,9 @@ def test_a_port_that_cannot_be_opened_is_told_and_the_old_one_stays(
 
 
 def test_a_device_that_cannot_go_up_says_why_and_goes_up_by_itself_when_it_can(
-    lab: Lab, ours: Program, faults: Faults
+    faulty: Tunnel, faults: Faults
 ) -> None:
-    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
-    station, peer = tunnel.left, tunnel.right
+    station, peer = faulty.left, faulty.right
     run = station.machine.run
     for call, kind, only, names in (
         ("socket", ANY, socket.AF_INET, "EMFILE ENOBUFS"),
@@ -199,9 +195,8 @@ def test_a_device_that_cannot_go_up_says_why_and_goes_up_by_itself_when_it_can(
     assert_unharmed(station)
 
 
-def test_a_client_that_cannot_be_taken_harms_nobody(lab: Lab, ours: Program, faults: Faults) -> None:
-    tunnel = cases.connected(lab, faults.into(ours), installed("wireguard-go"))
-    station, peer = tunnel.left, tunnel.right
+def test_a_client_that_cannot_be_taken_harms_nobody(faulty: Tunnel, faults: Faults) -> None:
+    station, peer = faulty.left, faulty.right
     path = str(station.machine.host.path(f"/run/wireguard/{WG}.sock"))
     for number in numbers("ECONNABORTED EINTR EMFILE ENFILE ENOBUFS ENOMEM EPERM EPROTO"):
         with faults.failing("accept", ANY, number, every=2 if number == errno.EINTR else 1):
