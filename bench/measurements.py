@@ -206,7 +206,7 @@ def up(program: Program, settings: Settings) -> Values:  # noqa: ARG001
         rig.left.write(file, interface + rig.peer_text("left"))
         begun = time.monotonic()
         # The daemon keeps its output open, so it goes to a file, not to a pipe whose end would be waited for.
-        rig.left.start(*command, file, env=variables).wait()
+        rig.run_to_end(rig.left, *command, file, env=variables)
         done = time.monotonic()
         rig.wait_for_ping()
         first_ping = time.monotonic()
