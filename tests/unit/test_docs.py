@@ -385,6 +385,7 @@ def test_the_messages_that_a_guide_explains_are_those_of_the_code(name):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_inside_leads_somewhere(page):
+    assert not re.search(r"(?<!!)\[\]\(", page.prose), f"{page.name}: a link without text; not all fill it in"
     for link in page.links():
         path, _, anchor = link.partition("#")
         if re.match(r"[a-z]+:", link):
