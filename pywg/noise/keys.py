@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from hmac import compare_digest
 from typing import ClassVar, Final, NoReturn, final
 
 from pywg.errors import PywgError
-from pywg.noise import primitives
-from pywg.noise.primitives import KEY_SIZE
+
+KEY_SIZE = 32
+"""Bytes of a key, whatever its kind."""
 
 BASE64_LENGTH = 44
 HEX_LENGTH = 64
@@ -91,7 +93,7 @@ class PublicKey:
         return self._raw
 
     def __eq__(self, other: object) -> bool:
-        return primitives.equal(self._raw, other._raw) if isinstance(other, PublicKey) else NotImplemented
+        return compare_digest(self._raw, other._raw) if isinstance(other, PublicKey) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._raw)
@@ -142,12 +144,15 @@ class PrivateKey:
     @property
     def is_zero(self) -> bool:
         """Whether it is the all-zero key, which stands for none."""
-        return primitives.equal(self._raw, bytes(KEY_SIZE))
+        return compare_digest(self._raw, bytes(KEY_SIZE))
 
     @property
     def public_key(self) -> PublicKey:
         """The public key to it; computed once."""
         if self._public_key is None:
+            # Whoever only reads and writes keys need not wait for libraries of ciphers: 15 ms.
+            from pywg.noise import primitives  # noqa: PLC0415
+
             self._public_key = PublicKey(primitives.public_key(self._raw))
         return self._public_key
 
@@ -159,7 +164,7 @@ class PrivateKey:
         return self._raw
 
     def __eq__(self, other: object) -> bool:
-        return primitives.equal(self._raw, other._raw) if isinstance(other, PrivateKey) else NotImplemented
+        return compare_digest(self._raw, other._raw) if isinstance(other, PrivateKey) else NotImplemented
 
     def __repr__(self) -> str:
         return "PrivateKey(hidden)"
@@ -207,13 +212,13 @@ class PresharedKey:
     @property
     def is_zero(self) -> bool:
         """Whether it is the all-zero key, which stands for none."""
-        return primitives.equal(self._raw, bytes(KEY_SIZE))
+        return compare_digest(self._raw, bytes(KEY_SIZE))
 
     def __bytes__(self) -> bytes:
         return self._raw
 
     def __eq__(self, other: object) -> bool:
-        return primitives.equal(self._raw, other._raw) if isinstance(other, PresharedKey) else NotImplemented
+        return compare_digest(self._raw, other._raw) if isinstance(other, PresharedKey) else NotImplemented
 
     def __repr__(self) -> str:
         return "PresharedKey(hidden)"
