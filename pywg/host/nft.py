@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from pywg.errors import PywgError
+from pywg.tun.netlink import NLMSGHDR, attribute
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10
@@ -25,9 +26,7 @@ _ERROR = 2
 _NESTED = 0x8000
 _TIMEOUT = 10.0
 
-_HEADER = struct.Struct("=IHHII")
 _FAMILY_HEADER = struct.Struct("!BBH")
-_ATTRIBUTE = struct.Struct("=HH")
 _I32 = struct.Struct("=i")
 
 FAMILIES = {4: 2, 6: 10}
@@ -152,7 +151,7 @@ def _load(kind: str, key: int) -> bytes:
 
 
 def _compare(comparison: int, value: bytes) -> bytes:
-    return _expression("cmp", _number(1, 1) + _number(2, comparison) + _nested(3, _bytes(1, value)))
+    return _expression("cmp", _number(1, 1) + _number(2, comparison) + _nested(3, attribute(1, value)))
 
 
 def _expression(name: str, content: bytes) -> bytes:
@@ -200,30 +199,26 @@ def _error_in(content: bytes) -> int:
 
 
 def _received(data: bytes) -> Iterable[tuple[int, int, bytes]]:
-    while len(data) >= _HEADER.size:
-        length, kind, _, number, _ = _HEADER.unpack_from(data)
-        if length < _HEADER.size:
+    while len(data) >= NLMSGHDR.size:
+        length, kind, _, number, _ = NLMSGHDR.unpack_from(data)
+        if length < NLMSGHDR.size:
             return
-        yield kind, number, data[_HEADER.size : length]
+        yield kind, number, data[NLMSGHDR.size : length]
         data = data[(length + 3) & ~3 :]
 
 
 def _message(kind: int, flags: int, family: int, number: int, content: bytes = b"") -> bytes:
     body = _FAMILY_HEADER.pack(family, 0, _SUBSYSTEM) + content
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body
-
-
-def _bytes(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+    return NLMSGHDR.pack(NLMSGHDR.size + len(body), kind, flags, number, 0) + body
 
 
 def _nested(kind: int, content: bytes) -> bytes:
-    return _bytes(kind | _NESTED, content)
+    return attribute(kind | _NESTED, content)
 
 
 def _number(kind: int, value: int) -> bytes:
-    return _bytes(kind, value.to_bytes(4, "big"))
+    return attribute(kind, value.to_bytes(4, "big"))
 
 
 def _text(kind: int, value: str) -> bytes:
-    return _bytes(kind, os.fsencode(value) + b"\0")
+    return attribute(kind, os.fsencode(value) + b"\0")

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pywg.config.model import Address
 from pywg.device.snapshot import PeerSnapshot
 from pywg.errors import PywgError
+from pywg.host import control
 from pywg.host.running import RunningInterface
 from pywg.observe.checks import Subject
 from pywg.observe.findings import Finding
-from pywg.observe.watching import has_session, kernel_counters, statistics
+from pywg.observe.watching import has_session, kernel_counters
 
 PINGED_AT_MOST = 16
 """Peers."""
@@ -51,7 +52,7 @@ def traffic(subject: Subject) -> Iterator[Finding]:
             asked = threads.map(lambda target: _ask(subject, target[0], target[1], mtu), targets)
             silent = [finding for finding in asked if finding is not None]
     if subject.watched.before is not None:
-        subject.watched.after = statistics(subject.interface)
+        subject.watched.after = control.statistics(subject.interface)
     grown = {name: value - counters.get(name, 0) for name, value in kernel_counters().items()}
     yield from silent
     yield from _dropped(subject)
@@ -133,7 +134,7 @@ def _silent(subject: Subject, peer: PeerSnapshot, address: Address) -> Finding:
         and subject.endpoint_of_file(key) is None
         and said["handshakes"]["initiations_received"]
     ):
-        latest = statistics(subject.interface)
+        latest = control.statistics(subject.interface)
         now = (
             next((p for p in latest["peers"] if p["public_key"] == key), said) if latest is not None else said
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import ipaddress
 import socket
 import struct
@@ -18,15 +17,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pywg.device.constants import REJECT_AFTER_TIME
 from pywg.device.snapshot import DeviceSnapshot
-from pywg.errors import PywgError
 from pywg.host import control
 from pywg.noise.cookie import check_mac1, mac1_key
 from pywg.observe.checks import Subject
-from pywg.uapi.client import Client, has_daemon
+from pywg.uapi.client import Client
 from pywg.uapi.error import UapiError
 from pywg.wire import messages
 from pywg.wire.network import Network
@@ -51,19 +48,6 @@ _STAND_IN = {4: "203.0.113.1", 6: "2001:db8::1"}
 """An address for "everything": of the networks for documents, which lead nowhere."""
 
 
-def statistics(interface: str) -> dict[str, Any] | None:
-    """What pywgd counts; None for everybody else's interfaces. Raises PywgError."""
-    if not has_daemon(interface):
-        return None
-    try:
-        with Client.open(interface) as client:
-            return client.statistics()
-    except UapiError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return None
-        raise PywgError(f"{interface} cannot be read: {error}") from None
-
-
 def watch(subject: Subject, seconds: float = SECONDS) -> None:
     """Fill `subject.watched`. Ends early when every peer has a session, or a handshake was refused."""
     watched, device = subject.watched, subject.device
@@ -75,7 +59,7 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
     # What leaves is recorded longer than the daemon's counts are compared, what arrives shorter: so neither
     # seems lost that was just on its way.
     with _wire(subject, device) as wire:
-        watched.before = watched.after = statistics(subject.interface)
+        watched.before = watched.after = control.statistics(subject.interface)
         if watched.before is not None:
             threading.Thread(target=_read_events, args=(subject,), daemon=True).start()
         if wire is not None:
@@ -84,14 +68,14 @@ def watch(subject: Subject, seconds: float = SECONDS) -> None:
         called = time.monotonic()
         while (spent := time.monotonic() - called) < seconds:
             time.sleep(_EVERY)
-            watched.after = statistics(subject.interface)
+            watched.after = control.statistics(subject.interface)
             watched.device = control.get(subject.interface)
             if spent > SHORTEST and _is_decided(subject):
                 break
         if wire is not None:
             wire.takes_arrivals = False
         time.sleep(_EVERY)
-        watched.after = statistics(subject.interface)
+        watched.after = control.statistics(subject.interface)
         time.sleep(_EVERY)
     if wire is not None:
         watched.left, watched.arrived, watched.wrong_mac1 = wire.left, wire.arrived, wire.wrong_mac1
