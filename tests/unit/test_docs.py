@@ -400,6 +400,14 @@ def test_no_two_pages_have_the_same_title():
     assert len(set(titles)) == len(titles)
 
 
+def test_every_page_is_in_a_list_that_is_read_without_sphinx_too():
+    indices = [page for page in PAGES if page.path.name == "index.md"]
+    listed = {(page.path.parent / link).resolve() for page in indices for link in page.links()}
+    for page in PAGES:
+        if page.path.is_relative_to(ROOT / "docs") and page.path != ROOT / "docs" / "index.md":
+            assert page.path in listed, page.name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_is_played_or_says_why_not(page):
     for block in page.blocks():
