@@ -140,6 +140,11 @@ def test_the_figures_of_the_readme_are_those_that_were_measured():
     for row in rows:
         cells = [measured[row[0]][there.index(column)] for column in columns]
         assert [re.sub(r"\*\*([\d.]+)\*\*.*", r"\1", cell) for cell in cells] == row
+    start, memory = (
+        float(re.search(rf"^\| {re.escape(name)} \| ([\d.]+)", results, re.MULTILINE)[1])
+        for name in ("start to socket ready, s", "RSS, 1 peer, idle, MB")
+    )
+    assert f"{start:.2f} s and {memory:.0f} MB" in Page(ROOT / "README.md").text
 
 
 def test_every_target_of_make_is_described_and_no_other():
