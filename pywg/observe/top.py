@@ -23,6 +23,9 @@ from pywg.observe.eventstream import Event, in_words
 from pywg.observe.findings import short_key
 
 SPARKS = "▁▂▃▄▅▆▇█"
+NARROW = 60
+"""Columns; with fewer, peers have neither endpoints nor histories, so that their names find room."""
+
 HISTORY = 12
 """Rates of a peer that are kept for its sparkline."""
 EVENTS = 50
@@ -204,22 +207,25 @@ class Top:
 
     def _table(self, rows: list[Row], width: int) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), width=width, header_style="bold", pad_edge=False)
+        is_wide = width >= NARROW
         table.add_column("PEER", ratio=3, no_wrap=True, overflow="ellipsis")
-        table.add_column("ENDPOINT", ratio=4, no_wrap=True, overflow="ellipsis")
+        if is_wide:
+            table.add_column("ENDPOINT", ratio=4, no_wrap=True, overflow="ellipsis")
         table.add_column("SHAKEN", justify="right", width=7)
         table.add_column("IN/s", justify="right", width=8)
         table.add_column("OUT/s", justify="right", width=8)
-        table.add_column("", width=HISTORY, no_wrap=True)
+        if is_wide:
+            table.add_column("", width=HISTORY, no_wrap=True)
         several = len({row.interface for row in rows}) > 1
         for row in rows:
             stale = row.age is None or row.age > STALE
             table.add_row(
                 f"{row.interface}/{row.name}" if several else row.name,
-                row.endpoint,
+                *([row.endpoint] if is_wide else []),
                 Text(age_text(row.age), style="yellow" if stale else ""),
                 size_text(row.rate_in),
                 size_text(row.rate_out),
-                Text(sparkline(row.history), style="cyan"),
+                *([Text(sparkline(row.history), style="cyan")] if is_wide else []),
             )
         return table
 

@@ -65,7 +65,13 @@ def test_the_picture_has_names_ages_and_rates() -> None:
     assert "30s" in text
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 10), (200, 50)])
+def test_on_a_narrow_terminal_peers_keep_their_names() -> None:
+    lines = [line.split() for line in shown(two_looks(), 40, 24)]
+    assert ["PEER", "SHAKEN", "IN/s", "OUT/s"] in lines
+    assert any(line[:2] == ["alice", "never"] for line in lines)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 10), (40, 24), (200, 50)])
 def test_the_picture_fits(width: int, height: int) -> None:
     top = two_looks({"bad-mac1": 7})
     for number in range(100):
