@@ -287,7 +287,8 @@ class _Parser:
         if entry is not None and not entry.of_wg and entry.name.lower() != key.text.lower():
             entry = None  # white space inside the name: wg-quick's keys are not read by wg
         if entry is not None and not entry.of_wg and self._dialect is Dialect.WG:
-            self._mistake(here, f"'{entry.name}' is a key of wg-quick's files; wg does not know it")
+            hint = "`pywg strip` leaves out what wg does not know"
+            self._mistake(here, f"'{entry.name}' is a key of wg-quick's files; {hint}")
             return None
         if entry is not None:
             return entry

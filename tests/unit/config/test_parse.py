@@ -402,7 +402,7 @@ def test_a_misspelled_key_gets_a_question():
 
 def test_wg_does_not_know_wg_quick_s_keys():
     assert mistakes("[Interface]\nAddress = 10.0.0.1\nMTUU = 1\n", Dialect.WG) == [
-        "wg0.conf:2:1: 'Address' is a key of wg-quick's files; wg does not know it",
+        "wg0.conf:2:1: 'Address' is a key of wg-quick's files; `pywg strip` leaves out what wg does not know",
         "wg0.conf:3:1: unknown key 'MTUU'",
     ]
 
