@@ -53,7 +53,6 @@ def extensions() -> list[Extension]:
                     "cookie.h",
                     "packet.h",
                     "probe.h",
-                    "schedule.h",
                     "udp.h",
                     "compiled_offload.pxd",
                     "compiled_replay.pxd",

@@ -143,9 +143,6 @@ cdef extern from "cookie.h" nogil:
     )
     int random_fill(uint8_t *out, size_t n)
 
-cdef extern from "schedule.h" nogil:
-    void schedule_soon(int soon)
-
 cdef extern from "probe.h" nogil:  # each is to be fired only if it is wanted
     bint probe_handshake_begin_wanted()
     bint probe_handshake_end_wanted()
@@ -1567,7 +1564,7 @@ cdef void outgoing_loop(Plane *p) noexcept nogil:
 
 cdef void incoming_loop(Plane *p) noexcept nogil:
     cdef pollfd fds[4]
-    cdef bint again, light, failed, soon = False
+    cdef bint again, light, failed
     cdef int i, got, moved, hurried = 0
     cdef double now, waits_since = 0
     cdef Turns turns
@@ -1611,9 +1608,6 @@ cdef void incoming_loop(Plane *p) noexcept nogil:
             atomic_set(&p.light, 0)
         if moved > 0:
             take_turn(&turns, True, now - waits_since)
-        if soon != (fds[3].fd >= 0):
-            soon = not soon
-            schedule_soon(soon)
         give_way(p)
         pause_after(failed)
         if not again:
