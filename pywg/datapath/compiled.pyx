@@ -218,7 +218,7 @@ cdef enum:
     LIGHT_BYTES = 4096  # no more, is light
     LIGHT_BURSTS = 64  # in a row: one thread will do
     HURRIED_BURSTS = 16  # in a row without a sleep: it does no longer
-    QUICK_ANSWERS = 8  # in a row: the next one is waited for awake
+    QUICK_ANSWERS = 4  # in a row: the next one is waited for awake
     REPLIES = 64  # cookie replies that go with one system call
     ANSWER_COSTS = 8  # while a socket's buffer fills, one message in so many is answered with a cookie, at most
     ANSWERS_SAVED = 64
@@ -299,7 +299,8 @@ assert REPLIES <= UDP_BATCH
 cdef double NEVER = -1e300
 cdef double ASKED_LASTS = 6.0  # seconds, and once more: longer than until the next try
 cdef double WINK = 5e-6  # seconds; a shorter wait was no sleep
-cdef double QUICK = 200e-6  # seconds; a wait that is longer is slept through
+cdef double AWAKE = 200e-6  # seconds; a wait that is longer is slept through
+cdef double QUICK = 500e-6  # seconds; an answer that came no later, to one who may have had to be woken, was quick
 
 # --- What the directions work with. -----------------------------------------------------------------------
 
@@ -1478,7 +1479,7 @@ cdef inline void wait_for(pollfd *fds, int n, int wake, bint awake) noexcept nog
     fds[0].fd = wake
     fds[0].events = POLLIN
     if awake:
-        ready = wait_awake(fds, n, QUICK)
+        ready = wait_awake(fds, n, AWAKE)
     if ready == 0:
         ready = poll(fds, n, -1)
     if ready > 0 and fds[0].revents:
